@@ -1,0 +1,3 @@
+"""Balanced multimodal learning for PyTorch: the plug-in's public names."""
+
+__version__ = "0.1.0"
