@@ -1,1 +1,9 @@
-"""Data."""
+"""Data: one checked dataset on disk, its splits, batches and the built-in generator."""
+
+from __future__ import annotations
+
+from equipoise.data.dataset import Dataset, load
+from equipoise.data.errors import DataError
+from equipoise.data.writer import write_dataset
+
+__all__ = ["DataError", "Dataset", "load", "write_dataset"]
