@@ -1,1 +1,1 @@
-"""Report."""
+"""Tables and plots from run directories."""
