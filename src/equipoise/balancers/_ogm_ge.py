@@ -1,0 +1,140 @@
+"""On-the-fly gradient modulation with generalisation enhancement."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from equipoise.balancers._noise import Noise
+from equipoise.balancers._ranks import sum_over_ranks
+from equipoise.core import ApplyTo, Balancer, FactorScaling, Modalities, Step
+from equipoise.functional.factors import ogm_factors
+
+
+class OGMGE(Balancer):
+    r"""OGM-GE: the modality that predicts better by itself learns more slowly, and noise restores the lost variance.
+
+    From [Balanced Multimodal Learning via On-the-fly Gradient Modulation](https://arxiv.org/abs/2203.15332)
+    (Peng et al., CVPR 2022), Eqs. 8–12.
+
+    $$
+    s_m = \sum_{i} \operatorname{softmax}(\hat y_i^m)_{y_i}, \quad
+    \rho_m = \frac{s_m}{\operatorname{mean}_{j \neq m} s_j}, \quad
+    k_m = 1 - \tanh(\alpha \rho_m) \text{ if } \rho_m > 1, \text{ else } 1, \quad
+    g^m \leftarrow k_m g^m + \mathcal N(0, \operatorname{std}(g^m))
+    $$
+
+    - $\hat y_i^m$: what modality m alone says of sample i (``Step.unimodal``).
+    - $k_m$: factor; $\alpha$: strength.
+    - the noise (GE) is drawn for every gradient tensor of every modality, whatever its factor.
+
+    The paper has two modalities; we compare with the mean of the others. It has classes only; for regression we put
+    $s_m = \sum_i \exp(-|\hat y_i^m - y_i|)$, a Laplace likelihood, which lies in (0, 1] as a probability does. The
+    authors' code scales convolution kernels only (4-D gradients), and so does nothing to a transformer; we take every
+    gradient. Micro-batches add up until ``modulate()``, ranks too, and all ranks draw the same noise.
+
+    Args:
+        modalities: encoders with an output of their own in ``Step.unimodal``.
+        alpha: strength, non-negative; 0 changes nothing but for the noise.
+        noise: whether to add the noise (GE); False is plain OGM.
+        apply_to: ``"gradient"`` or ``"update"`` (factors only; the noise is always added to the gradients).
+        seed: of the noise.
+        from_epoch: first epoch in which it acts.
+        until_epoch: first epoch in which it no longer acts; None for ever.
+
+    Raises:
+        ValueError: a parameter out of its range; a `Step` without ``unimodal`` or ``target``, or without a modality
+            in it.
+        RuntimeError: ``modulate()`` before ``forward``, or no gradient found.
+
+    Example:
+        >>> import torch
+        >>> from equipoise import OGMGE, Modalities, Step
+        >>> text, audio = torch.nn.Linear(1, 2), torch.nn.Linear(1, 2)
+        >>> balancer = OGMGE(Modalities(text=text, audio=audio), alpha=0.5, noise=False)
+        >>> x, y = torch.ones(4, 1), torch.tensor([0, 1, 0, 1])
+        >>> own = {"text": text(x), "audio": audio(x)}
+        >>> loss = balancer(Step(torch.nn.functional.cross_entropy(sum(own.values()), y), target=y, unimodal=own))
+        >>> loss.backward()
+        >>> balancer.modulate()
+        >>> sorted(balancer.trace)
+        ['factors', 'scores']
+    """
+
+    needs = frozenset({"unimodal", "target"})
+
+    def __init__(
+        self,
+        modalities: Modalities,
+        *,
+        alpha: float = 0.5,
+        noise: bool = True,
+        apply_to: ApplyTo = "gradient",
+        seed: int = 0,
+        from_epoch: int = 0,
+        until_epoch: int | None = None,
+    ) -> None:
+        super().__init__(modalities, from_epoch=from_epoch, until_epoch=until_epoch)
+        if alpha < 0:
+            raise ValueError(f"Parameter `alpha` should be non-negative. Found `alpha = {alpha}`.")
+        self.alpha = alpha
+        self.scaling = FactorScaling(modalities, apply_to)
+        self.noise = Noise(seed) if noise else None
+        self._scores: Tensor | None = None
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Meet the optimizer; needed by ``apply_to="update"``."""
+        self.scaling.attach(optimizer)
+
+    def forward(self, step: Step) -> Tensor:
+        """Add one micro-batch to the scores; the loss ``[]`` is returned as it is."""
+        loss = super().forward(step)
+        unimodal, target = outputs_of(self, step), cast(Tensor, step.target)
+        scores = torch.stack([_score(unimodal[name].detach(), target) for name in self.modalities])
+        self._scores = scores if self._scores is None else self._scores + scores
+        return loss
+
+    def modulate(self) -> None:
+        """Scale the gradients, or the coming step, and add the noise."""
+        super().modulate()
+        scores, self._scores = cast(Tensor, self._scores), None
+        self.trace = {}
+        if not self.window.active:
+            return
+        scores = sum_over_ranks(scores)
+        factors = ogm_factors(scores, self.alpha)
+        noise = None if self.noise is None else self._draw(self.noise)
+        self.scaling(factors)
+        if noise is not None:
+            gradients = [gradient for name in self.modalities for gradient in self.modalities.gradients(name)]
+            torch._foreach_add_(gradients, noise)
+        self.trace = {"scores": scores, "factors": factors}
+
+    def _draw(self, noise: Noise) -> list[Tensor]:
+        gradients = [gradient for name in self.modalities for gradient in self.modalities.gradients(name)]
+        return [noise.like(g).mul_(g.std(correction=min(1, g.numel() - 1)) + 1e-8) for g in gradients]
+
+
+def outputs_of(balancer: Balancer, step: Step) -> dict[str, Tensor]:
+    """``step.unimodal`` for every modality that ``balancer`` balances.
+
+    Raises:
+        ValueError: one of them is not there.
+    """
+    unimodal = dict(step.unimodal or {})
+    missing = [name for name in balancer.modalities if name not in unimodal]
+    if missing:
+        raise ValueError(
+            f"{type(balancer).__name__} needs an output of each modality in `Step.unimodal`. "
+            f"Found {sorted(unimodal)}, missing {missing}."
+        )
+    return unimodal
+
+
+def _score(output: Tensor, target: Tensor) -> Tensor:
+    if target.is_floating_point():
+        return torch.exp(-(output.float() - target.reshape(output.shape)).abs()).sum()
+    return output.float().softmax(dim=-1).gather(-1, target.reshape(-1, 1)).sum()

@@ -1,0 +1,103 @@
+"""One factor a modality, applied to its gradients or to the step that its parameters take."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from equipoise.core.modalities import Modalities
+
+ApplyTo = Literal["gradient", "update"]
+
+
+class FactorScaling:
+    r"""Scales what each modality learns in a step.
+
+    With ``apply_to="gradient"`` the gradients are multiplied: what papers and their code do. Adam and its kin divide a
+    gradient by its running size, so there a constant factor changes nothing and only changes of the factor leave a
+    trace. With ``"update"`` the step that the optimizer takes is scaled,
+    $\theta \leftarrow \theta + \lambda_m (\theta' - \theta)$: for plain SGD the same as the papers' equation, and
+    with its meaning kept under Adam. Decoupled weight decay is part of that step.
+
+    Args:
+        modalities: whose parameters are scaled.
+        apply_to: ``"gradient"`` or ``"update"``; the latter needs `attach`.
+    """
+
+    def __init__(self, modalities: Modalities, apply_to: ApplyTo = "gradient") -> None:
+        if apply_to not in get_args(ApplyTo):
+            raise ValueError(f'Parameter `apply_to` should be "gradient" or "update". Found `apply_to = {apply_to!r}`.')
+        self.modalities = modalities
+        self.apply_to = apply_to
+        self._optimizer: weakref.ref[Optimizer] | None = None
+        self._handles: list[Any] = []
+        self._factors: Tensor | None = None
+        self._before: list[tuple[int, list[Tensor], list[Tensor]]] = []
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Watch the optimizer's steps (``apply_to="update"``); attaching anew leaves the optimizer before."""
+        if self.apply_to != "update":
+            return
+        for handle in self._handles:
+            handle.remove()
+        self._optimizer = weakref.ref(optimizer)
+        self._handles = [
+            optimizer.register_step_pre_hook(self._remember),
+            optimizer.register_step_post_hook(self._pull_back),
+        ]
+
+    def __call__(self, factors: Tensor) -> None:
+        """Apply factors ``[K]``, in the modalities' order, to the coming step.
+
+        Raises:
+            RuntimeError: ``apply_to="update"`` and no optimizer attached.
+        """
+        if self.apply_to == "update":
+            if self._optimizer is None or self._optimizer() is None:
+                raise RuntimeError(
+                    '`apply_to="update"` scales the step of an optimizer. Found none. '
+                    "Call `balancer.attach(optimizer)` once before training."
+                )
+            self._factors = factors
+            return
+        for i, name in enumerate(self.modalities):
+            gradients = self.modalities.gradients(name)
+            if gradients and not _is_one(factors[i]):
+                _multiply(gradients, factors[i])
+
+    @torch.no_grad()
+    def _remember(self, *_: Any) -> None:
+        if self._factors is None:
+            return
+        self._before = []
+        for i, name in enumerate(self.modalities):
+            moving: list[Tensor] = [p for p in self.modalities.parameters(name) if p.grad is not None]
+            if moving and not _is_one(self._factors[i]):
+                self._before.append((i, moving, [p.clone() for p in moving]))
+
+    @torch.no_grad()
+    def _pull_back(self, *_: Any) -> None:
+        if self._factors is None:
+            return
+        for i, moved, before in self._before:
+            torch._foreach_sub_(moved, before)
+            _multiply(moved, self._factors[i])
+            torch._foreach_add_(moved, before)
+        self._factors, self._before = None, []
+
+
+def _is_one(factor: Tensor) -> bool:
+    # On a device the comparison would wait for it, so there a factor of one is multiplied like any other.
+    return factor.device.type == "cpu" and factor.item() == 1.0
+
+
+def _multiply(tensors: list[Tensor], factor: Tensor) -> None:
+    by_kind: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in tensors:
+        by_kind.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    for (device, dtype), same in by_kind.items():
+        torch._foreach_mul_(same, factor.to(device=device, dtype=dtype))
