@@ -1,1 +1,32 @@
-"""Layers."""
+"""Building blocks of models: sequences with masks, attention, mixtures of experts, encoders."""
+
+from equipoise.layers.attention import CrossAttention
+from equipoise.layers.cross_moe import CrossMoELayer
+from equipoise.layers.feed_forward import FeedForward
+from equipoise.layers.mean import MeanEncoder
+from equipoise.layers.normaliser import Normaliser
+from equipoise.layers.recurrent import GRUEncoder, run_packed
+from equipoise.layers.sequence import Sequence, masked_mean
+from equipoise.layers.sparse_moe import SparseMoE, cv_squared, importance
+from equipoise.layers.text import TextEncoder, find_text_model, weights_sha256
+from equipoise.layers.transformer import TransformerEncoder, positions
+
+__all__ = [
+    "CrossAttention",
+    "CrossMoELayer",
+    "FeedForward",
+    "GRUEncoder",
+    "MeanEncoder",
+    "Normaliser",
+    "Sequence",
+    "SparseMoE",
+    "TextEncoder",
+    "TransformerEncoder",
+    "cv_squared",
+    "find_text_model",
+    "importance",
+    "masked_mean",
+    "positions",
+    "run_packed",
+    "weights_sha256",
+]

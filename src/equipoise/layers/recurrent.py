@@ -1,0 +1,51 @@
+"""Recurrent layers that never see padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from equipoise.layers.sequence import Sequence
+
+
+def run_packed(rnn: nn.GRU | nn.LSTM, x: Sequence) -> Sequence:
+    """Runs a batch-first recurrent layer over the real frames alone, wherever in the sequence they stand.
+
+    Args:
+        rnn: a GRU or LSTM with ``batch_first=True``
+
+    Returns:
+        Values ``[B, T, h]`` with zeros in padded frames, and the mask of ``x``
+    """
+    x = x.cleared()
+    # Real frames first: packing needs them contiguous, and a mask may have holes.
+    order = (~x.mask).to(torch.uint8).argsort(dim=1, stable=True)
+    compact = x.values.gather(1, order.unsqueeze(-1).expand_as(x.values))
+    # A packed sequence cannot be empty: a sample without frames runs over one zero frame, cleared again below.
+    lengths = x.mask.sum(dim=1).clamp(min=1).cpu()
+    packed = pack_padded_sequence(compact, lengths, batch_first=True, enforce_sorted=False)
+    out, _ = pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.mask.shape[1])
+    back = order.argsort(dim=1).unsqueeze(-1).expand_as(out)
+    return Sequence(out.gather(1, back), x.mask).cleared()
+
+
+class GRUEncoder(nn.Module):
+    """A bidirectional GRU over the real frames.
+
+    Args:
+        dim: width of the input
+        hidden: width per direction
+        layers: stacked layers
+        dropout: between layers, while training
+    """
+
+    def __init__(self, dim: int, hidden: int, *, layers: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        between = dropout if layers > 1 else 0.0
+        self.rnn = nn.GRU(dim, hidden, layers, batch_first=True, bidirectional=True, dropout=between)
+        self.dim = 2 * hidden
+
+    def forward(self, x: Sequence) -> Sequence:
+        """``[B, T, d]`` to ``[B, T, 2 * hidden]``."""
+        return run_packed(self.rnn, x)

@@ -1,0 +1,43 @@
+"""Padded sequences and pooling over their real frames."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Sequence(NamedTuple):
+    """A padded batch of sequences.
+
+    - ``values``: ``[B, T, d]``, what stands in padded frames means nothing.
+    - ``mask``: ``[B, T]`` bool, True = real frame. A sample without the modality has an all-False row.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+    def cleared(self) -> Sequence:
+        """The same sequence with zeros in its padded frames, whatever stood there (NaN included)."""
+        return Sequence(self.values.masked_fill(~self.mask.unsqueeze(-1), 0), self.mask)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the real frames of each sample.
+
+    Args:
+        values: ``[B, T, d]``
+        mask: ``[B, T]`` bool, True = real frame
+
+    Returns:
+        ``[B, d]``; zeros where a sample has no real frame
+
+    >>> import torch
+    >>> values = torch.tensor([[[1.0], [3.0], [9.0]], [[5.0], [5.0], [5.0]]])
+    >>> mask = torch.tensor([[True, True, False], [False, False, False]])
+    >>> masked_mean(values, mask)
+    tensor([[2.],
+            [0.]])
+    """
+    total = values.masked_fill(~mask.unsqueeze(-1), 0).sum(dim=1)
+    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,0 +1,22 @@
+"""What every model returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A prediction and what it was made of.
+
+    Attributes:
+        logits: ``[B]`` for one output, else ``[B, outputs]``.
+        unimodal: ``{m: like logits}``, what each modality alone says; None where a model has no such heads.
+        features: ``{m: [B, d_m]}``, each modality's representation, pooled over time; zeros where a sample lacks it.
+    """
+
+    logits: Tensor
+    unimodal: dict[str, Tensor] | None
+    features: dict[str, Tensor]
