@@ -33,8 +33,11 @@ def _block(directive: re.Match[str]) -> str:
     return "\n" + "".join(f"{indent}$${' '.join(formula.split())}$$\n\n" for formula in formulas)
 
 
-class _MathExtension(Extension):
+class MathExtension(Extension):
+    """Reads both directives of reStructuredText as the dollars of Markdown."""
+
     def extendMarkdown(self, md: Markdown) -> None:
+        """Markdown calls this once for each converter."""
         md.preprocessors.register(_Dollars(md), "math-dollars", 40)
 
 
@@ -48,7 +51,7 @@ def _mathml(formula: re.Match[str]) -> str:
 
 def on_config(config: Any) -> Any:
     """MkDocs calls this first."""
-    config.markdown_extensions.append(_MathExtension())
+    config.markdown_extensions.append(MathExtension())
     return config
 
 
