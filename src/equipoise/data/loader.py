@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +24,9 @@ class Loader:
     not on workers, not on the global random state, not on what was read before.
 
     Every rank works out the same global batches, of which rank r takes samples r, r + world, r + 2 world, …: shares
-    differ by one sample at most, and none is empty. A last batch with fewer samples than ranks joins the batch before it.
-    To weigh a rank's mean loss exactly, multiply it by ``len(batch) * world / global_batch_sizes()[i]`` before the ranks'
-    gradients are averaged.
+    differ by one sample at most, and none is empty. A last batch with fewer samples than ranks joins the batch before
+    it. To weigh a rank's mean loss exactly, multiply it by ``len(batch) * world / global_batch_sizes()[i]`` before the
+    ranks' gradients are averaged.
 
     Args:
         split: what to read.
@@ -157,5 +158,5 @@ class _Source(TorchDataset[Batch]):
         return self.split.batch(positions, self.modalities)
 
 
-def _same(batch: Batch) -> Batch:
+def _same(batch: Any) -> Any:
     return batch
