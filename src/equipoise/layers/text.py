@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +158,9 @@ def _find_on_hub(name: str) -> Path:
 
 
 def _reachable(url: str) -> bool:
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
     # The hub client retries for some 20 s before it gives up; one short request knows sooner, and heeds proxies.
     try:
         urlopen(Request(url, method="HEAD"), timeout=4).close()

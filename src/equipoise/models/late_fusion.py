@@ -32,9 +32,9 @@ class LateFusion(nn.Module):
       that a sample lacks.
 
     With ``head="mlp"`` the classifier is ``W_2 dropout(relu(W [f_1; ...; f_K] + b)) + b_2``, which does not split
-    into terms. ``probe=True`` then gives each modality a linear head of its own on *detached* features as ``unimodal``: add
-    the heads' losses to the objective, and they measure the encoders without teaching them. Without it ``unimodal`` is
-    None.
+    into terms. ``probe=True`` then gives each modality a linear head of its own on *detached* features as
+    ``unimodal``: add the heads' losses to the objective, and they measure the encoders without teaching them. Without
+    it ``unimodal`` is None.
 
     Encoders, for all modalities or one a name:
 
