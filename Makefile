@@ -3,7 +3,7 @@
 VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -q --progress-bar off -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq --progress-bar off -c constraints.txt
 
 # Tests run side by side, so each keeps to one thread; a model hub out of reach must not cost a timeout.
 ONE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 NO_MKDOCS_2_WARNING=1
