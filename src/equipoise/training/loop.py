@@ -1,0 +1,280 @@
+"""The training loop. It reads top to bottom, and it has no way to see a test split."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.core import Balancer, Batch
+from equipoise.data import Loader, Split
+from equipoise.functional import gradient_norms
+from equipoise.metrics import better
+from equipoise.training.accelerator import Precision, make_accelerator
+from equipoise.training.checks import check_splits, check_step
+from equipoise.training.evaluate import Evaluation, evaluate
+from equipoise.training.log import RunLog
+from equipoise.training.losses import LOSSES, loss_for
+from equipoise.training.optimizers import OptimizerName, make_optimizer
+from equipoise.training.progress import Progress, restore
+from equipoise.training.ranks import copy_from_first_rank, from_first_rank, sum_gradients
+from equipoise.training.recorder import Recorder
+from equipoise.training.schedule import Scheduler, lr_factor, set_lr
+from equipoise.training.seeds import seed_step
+from equipoise.training.steps import make_step, split_steps
+
+Row = Mapping[str, float | int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """How training went; the model itself holds the weights of ``best_epoch``.
+
+    Attributes:
+        epochs: epochs trained.
+        steps: optimizer steps.
+        best_epoch: the epoch (from 1) that validation chose.
+        best_row: its row of ``metrics.csv``.
+        seconds_per_epoch: training time, validation not counted.
+    """
+
+    epochs: int
+    steps: int
+    best_epoch: int
+    best_row: Row
+    seconds_per_epoch: float
+
+
+def fit(
+    model: nn.Module,
+    *,
+    train: Split,
+    valid: Split,
+    balancer: Balancer | None = None,
+    modalities: Sequence[str] | None = None,
+    loss: str | None = None,
+    unimodal_weight: float = 0.0,
+    epochs: int = 20,
+    batch_size: int = 32,
+    accumulate: int = 1,
+    optimizer: OptimizerName = "adamw",
+    lr: float = 1e-3,
+    own_lr: Sequence[tuple[nn.Module, float]] = (),
+    weight_decay: float = 1e-4,
+    momentum: float = 0.9,
+    scheduler: Scheduler = "none",
+    warmup: float = 0.0,
+    clip: float | None = 1.0,
+    precision: Precision = "no",
+    select: str | None = None,
+    patience: int | None = None,
+    workers: int = 0,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    resume: bool = True,
+    checkpoint_every: int | None = None,
+    progress: Callable[[int, int, Row | None], None] | None = None,
+    observer: Callable[[int, nn.Module], object] | None = None,
+) -> FitResult:
+    """Train a model, choose its epoch on validation data, and leave it with that epoch's weights.
+
+    Each optimizer step: forward, loss, balancer, backward (for each micro-batch) → exchange between ranks → unscale →
+    record gradient norms → ``balancer.modulate()`` → clip → step. Each epoch: ``balancer.end_epoch`` → validation →
+    tables → checkpoint. A step's randomness depends on ``seed``, the step and the rank alone, and learning rates on the
+    step alone, so that a run which was killed and started again ends bit by bit as if it had not been (on one kind of
+    machine, with the same number of threads).
+
+    Args:
+        model: exposes ``encode``, ``fuse`` and ``modalities``.
+        train: what it learns from.
+        valid: what chooses the epoch.
+        balancer: None for the plain model.
+        modalities: those to use; None for all of the data.
+        loss: ``"l1"``, ``"mse"`` or ``"cross_entropy"``; None for the task's default (l1, cross_entropy).
+        unimodal_weight: adds each modality's own loss with this weight (the plain multi-loss).
+        epochs: at most.
+        batch_size: samples of a micro-batch, all ranks together.
+        accumulate: micro-batches in an optimizer step.
+        optimizer: ``"adamw"``, ``"adam"`` or ``"sgd"``.
+        lr: learning rate.
+        own_lr: modules with a learning rate of their own, such as a text encoder.
+        weight_decay: see `make_optimizer`.
+        momentum: for ``"sgd"``.
+        scheduler: ``"none"``, ``"linear"`` or ``"cosine"``.
+        warmup: share of all steps over which the learning rate rises.
+        clip: largest global gradient norm; None for no clipping.
+        precision: ``"no"``, ``"bf16"`` or ``"fp16"`` (GPU).
+        select: the validation metric that chooses; None for ``"mae"`` or ``"accuracy"``. The lower loss breaks ties.
+        patience: stop after so many epochs without a better one.
+        workers: processes that read batches.
+        seed: of the order of samples, dropout and noise. Initial weights are the caller's.
+        run_dir: where tables and checkpoints go; None keeps nothing.
+        resume: go on from the latest checkpoint in ``run_dir``.
+        checkpoint_every: optimizer steps between checkpoints inside an epoch; one at its end is always written.
+        progress: called with (steps done, steps in all, the epoch's row or None) after each step and each epoch.
+        observer: called with (epoch, model) after each validation, on the first rank; what it returns is ignored.
+
+    Raises:
+        ValueError: a parameter that does not fit, a test split, a loss that is no longer finite.
+        OSError: a checkpoint or a table can't be written; what was written before is intact.
+    """
+    check_splits(train, valid)
+    accelerator = make_accelerator(precision)
+    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    names = tuple(modalities or train.modalities)
+    task = train.manifest.task
+    loss = loss_for(task, loss)
+    select = select or ("accuracy" if task == "classification" else "mae")
+    sign = -1.0 if better(select) == "min" else 1.0
+
+    loader = Loader(
+        train, batch_size, shuffle=True, seed=seed, rank=rank, world=world, workers=workers, modalities=names
+    )
+    sizes = loader.global_batch_sizes()
+    steps = math.ceil(len(loader) / accumulate) * epochs
+    model.to(device)
+    copy_from_first_rank(model, world)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optim = accelerator.prepare(
+        make_optimizer(model, optimizer, lr=lr, weight_decay=weight_decay, momentum=momentum, own_lr=own_lr)
+    )
+    net: Any = model
+    groups = net.modalities("encoders") if len(names) > 1 else None
+    if balancer is not None:
+        balancer.to(device).attach(optim.optimizer)
+    needs = balancer.needs if balancer is not None else frozenset[str]()
+    run_step = partial(make_step, net, criterion=LOSSES[loss], needs=needs, autocast=accelerator.autocast)
+    score = partial(evaluate, model, valid, modalities=names, loss=loss, autocast=accelerator.autocast, quiet=True)
+    walk = partial(
+        split_steps,
+        net,
+        criterion=LOSSES[loss],
+        modalities=names,
+        batch_size=batch_size,
+        needs=needs,
+        device=device,
+        autocast=accelerator.autocast,
+    )
+
+    model.eval()
+    with torch.no_grad():
+        few = valid.batch(range(min(len(valid), 4)), names).to(device)
+        check_step(run_step(few, unimodal_weight=unimodal_weight), valid, select=select)
+
+    folder = None if run_dir is None else Path(run_dir)
+    state, best = Progress(), dict[str, Tensor]()
+    if folder is not None and resume:
+        state, best = restore(
+            folder / "checkpoint", model=model, optimizer=optim.optimizer, balancer=balancer, scaler=accelerator.scaler
+        )
+    elif folder is not None and rank == 0:
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    recorder = Recorder(groups.names if groups else (), balancer, world, state.totals)
+    log = None
+    if folder is not None and rank == 0 and not state.done:
+        log = RunLog(folder, sizes=state.sizes, step=state.step)
+
+    def checkpoint() -> None:
+        if log is None or folder is None:
+            return
+        log.flush()
+        state.totals, state.sizes = recorder.totals, log.sizes()
+        state.scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
+        state.save(folder / "checkpoint", model=model, best=best, optimizer=optim.optimizer, balancer=balancer)
+
+    def flush() -> None:
+        rows = recorder.flush()
+        if log is not None:
+            log.append("steps.csv", rows, at="step")
+
+    for epoch in range(state.epoch, 0 if state.done else epochs):
+        if patience is not None and epoch - state.best_epoch >= patience:
+            break
+        started = time.perf_counter() - state.seconds
+        model.train()
+        for batches in _grouped(loader.epoch(epoch, start=state.batch), accumulate):
+            seed_step(seed, state.step, rank)
+            factor = lr_factor(state.step, steps, scheduler, warmup)
+            set_lr(optim, factor)
+            rows = sum(sizes[state.batch : state.batch + len(batches)])
+            mean = torch.zeros((), device=device)
+            for batch in batches:
+                step = run_step(batch.to(device, non_blocking=True), unimodal_weight=unimodal_weight)
+                balanced = step.loss if balancer is None else balancer(step)
+                # Shares of all micro-batches and ranks add up to the mean over the step's samples.
+                share = len(batch) / rows
+                accelerator.backward(balanced * share)
+                mean += step.loss.detach() * share
+            sum_gradients(parameters, world)
+            accelerator.unscale_gradients(optim)
+            norms = gradient_norms(groups) if groups else None
+            if balancer is not None:
+                balancer.modulate()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(parameters, clip)
+            optim.step()
+            optim.zero_grad()
+            state.step += 1
+            state.batch += len(batches)
+            recorder.record(step=state.step, epoch=epoch + 1, lr=lr * factor, rows=rows, loss=mean, norms=norms)
+            if progress is not None:
+                progress(state.step, steps, None)
+            if checkpoint_every and state.step % checkpoint_every == 0 and state.batch < len(loader):
+                flush()
+                state.seconds = time.perf_counter() - started
+                checkpoint()
+        flush()
+        seconds = time.perf_counter() - started
+
+        model.eval()
+        if balancer is not None:
+            balancer.end_epoch(train=walk(train), val=walk(valid))
+        found = score()
+        row = {"epoch": epoch + 1, "step": state.step, **_row(found, recorder.means())}
+        ranked = from_first_rank([_rank(sign * found.metrics[select]), _rank(-found.loss)], device, world)
+        if not state.best_score or ranked > state.best_score:
+            state.best_epoch, state.best_score, state.best_row = epoch + 1, ranked, row
+            best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        state.epoch, state.batch, state.seconds, state.all_seconds = epoch + 1, 0, 0.0, state.all_seconds + seconds
+        if observer is not None and rank == 0:
+            with torch.no_grad():
+                observer(epoch + 1, model)
+        if log is not None:
+            log.append("metrics.csv", [row], at="step")
+            log.append("timing.csv", [{"epoch": epoch + 1, "seconds": seconds}])
+        if progress is not None:
+            progress(state.step, steps, row)
+        checkpoint()
+
+    if log is not None and folder is not None:
+        log.close()
+        state.save_final(folder / "checkpoint", best)
+    model.load_state_dict(best)
+    model.eval()
+    return FitResult(state.epoch, state.step, state.best_epoch, state.best_row, state.all_seconds / max(state.epoch, 1))
+
+
+def _grouped(batches: Iterator[Batch], count: int) -> Iterator[list[Batch]]:
+    while group := list(islice(batches, count)):
+        yield group
+
+
+def _row(found: Evaluation, means: Mapping[str, float | None]) -> dict[str, float | int | None]:
+    row: dict[str, float | int | None] = {"train_loss": means["train_loss"], "valid_loss": found.loss}
+    row |= {f"valid/{name}": value for name, value in found.metrics.items()}
+    for modality, metrics in found.modalities.items():
+        row |= {f"valid/{modality}/{name}": value for name, value in metrics.items()}
+    return row | {name: value for name, value in means.items() if name != "train_loss"}
+
+
+def _rank(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
