@@ -38,7 +38,10 @@ class PairedPermutation(NamedTuple):
 
 
 def _vector(name: str, values: Sequence[float] | Tensor) -> Tensor:
-    tensor = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
+    if isinstance(values, Tensor):
+        tensor = values.detach().to("cpu", torch.float64)
+    else:
+        tensor = torch.tensor(values, dtype=torch.float64)
     if tensor.ndim != 1 or not len(tensor):
         raise ValueError(f"Parameter `{name}` should be a vector of one or more. Found shape {list(tensor.shape)}.")
     return tensor
