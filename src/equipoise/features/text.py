@@ -16,6 +16,7 @@ import torch
 from equipoise.layers import TextEncoder, find_text_model, weights_sha256
 
 _CHUNK = 1024  # texts tokenized in one call
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 _WINDOW = 64  # batches sorted by length together, so that memory stays flat however many texts come
 
 
@@ -100,6 +101,11 @@ def cache_key(name_or_path: str | Path, settings: Mapping[str, Any]) -> str:
 def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
+    # Without its files AutoTokenizer builds a tokenizer of five special tokens, and says nothing.
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        raise ValueError(
+            f"Parameter `name_or_path` should hold a tokenizer ({', '.join(_VOCABULARIES)}). Found none in {folder}."
+        )
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from equipoise.layers import CrossAttention, Sequence
+
+
+def _streams(dtype: torch.dtype = torch.float64) -> tuple[Sequence, Sequence]:
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 4, 6, generator=generator, dtype=dtype)
+    source = torch.randn(3, 5, 6, generator=generator, dtype=dtype)
+    query_mask = torch.arange(4) < torch.tensor([[4], [2], [3]])
+    source_mask = torch.tensor([[True] * 5, [True, False, True, False, False], [False, False, True, True, True]])
+    return Sequence(query, query_mask), Sequence(source, source_mask)
+
+
+def _by_loops(attention: CrossAttention, query: Sequence, source: Sequence) -> Tensor:
+    """Softmax over the real keys alone, sample by sample, head by head, query by query."""
+    width = query.values.shape[-1] // attention.heads
+    out = torch.zeros_like(query.values)
+    for b in range(len(query.values)):
+        keys = source.values[b][source.mask[b]]
+        for h in range(attention.heads):
+            part = slice(h * width, (h + 1) * width)
+            k, v = (keys @ layer.weight.T for layer in (attention.key, attention.value))
+            for t in range(query.values.shape[1]):
+                q = (query.values[b, t] @ attention.query.weight.T)[part]
+                scores = torch.stack([q @ row[part] / math.sqrt(width) for row in k])
+                weights = scores.exp() / scores.exp().sum()
+                out[b, t, part] = sum(w * row[part] for w, row in zip(weights, v, strict=True))
+    return out @ attention.out.weight.T + attention.out.bias
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_it_equals_attention_written_out(heads: int) -> None:
+    # Each sample and each head sees its own sample's mask: a mask laid out head-major over batch-major data fails here.
+    query, source = _streams()
+    attention = CrossAttention(6, heads).double()
+    torch.testing.assert_close(attention(query, source), _by_loops(attention, query, source))
+
+
+@pytest.mark.parametrize("rubbish", [1e6, float("inf"), float("nan")])
+def test_what_padded_keys_hold_changes_nothing(rubbish: float) -> None:
+    query, source = _streams(torch.float32)
+    attention = CrossAttention(6, 2)
+    spoilt = Sequence(source.values.masked_fill(~source.mask.unsqueeze(-1), rubbish), source.mask)
+    assert torch.equal(attention(query, spoilt), attention(query, source))
+
+
+def test_more_padding_changes_nothing() -> None:
+    query, source = _streams()
+    attention = CrossAttention(6, 2).double()
+    longer = Sequence(
+        torch.cat([source.values, torch.full((3, 7, 6), float("nan"), dtype=torch.float64)], dim=1),
+        torch.cat([source.mask, torch.zeros(3, 7, dtype=torch.bool)], dim=1),
+    )
+    torch.testing.assert_close(attention(query, longer), attention(query, source), rtol=1e-12, atol=1e-12)
+
+
+def test_a_source_without_frames_gives_zeros_and_finite_gradients() -> None:
+    query, source = _streams(torch.float32)
+    attention = CrossAttention(6, 2)
+    values = source.values.clone().requires_grad_()
+    mask = source.mask.clone()
+    mask[1] = False
+    out = attention(query, Sequence(values, mask))
+    assert bool((out[1] == 0).all())
+    assert bool((out[0] != 0).all())
+    out.square().sum().backward()
+    assert values.grad is not None
+    assert bool((values.grad[1] == 0).all())
+    assert all(bool(p.grad.isfinite().all()) for p in attention.parameters() if p.grad is not None)
+
+
+def test_no_source_at_all_gives_zero_gradients() -> None:
+    query, source = _streams(torch.float32)
+    attention = CrossAttention(6, 2)
+    out = attention(query, Sequence(source.values, torch.zeros_like(source.mask)))
+    out.sum().backward()
+    assert bool((out == 0).all())
+    assert all(bool((p.grad == 0).all()) for p in attention.parameters() if p.grad is not None)
+
+
+def test_dropout_acts_only_while_training() -> None:
+    query, source = _streams(torch.float32)
+    attention = CrossAttention(6, 2, dropout=0.5)
+    torch.manual_seed(0)
+    assert not torch.equal(attention(query, source), attention(query, source))
+    attention.eval()
+    assert torch.equal(attention(query, source), attention(query, source))
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"`heads` should divide the width 6. Found `heads = 4`"):
+        CrossAttention(6, 4)
