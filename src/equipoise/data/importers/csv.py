@@ -1,0 +1,147 @@
+"""A CSV (or TSV) with one row a sample: ``id``, ``split``, ``label``, and optionally ``text``, ``speaker``, ``group``,
+``label_<modality>``. Every other column is a modality: the path of an ``.npy`` or ``.npz`` feature file ``[T, d]``,
+relative to the CSV; an empty cell means that the sample lacks the modality.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from equipoise.data.errors import DataError
+from equipoise.data.importers._common import RANGES, Array, ImportedData, Rows, checked_scale, load_array, split_name
+from equipoise.data.importers.npz import labels_of
+
+COLUMNS = ("id", "split", "label", "text", "speaker", "group")
+
+
+def read(
+    path: Path,
+    *,
+    map: Mapping[str, str] | None = None,
+    split: str | None = None,
+    split_values: Mapping[str, str] | None = None,
+    task: str | None = None,
+    classes: Sequence[str] | None = None,
+    label_range: tuple[float, float] | None = None,
+    scale: str | None = None,
+) -> ImportedData:
+    """Read a CSV; feature files are read one at a time.
+
+    Args:
+        path: the file; ``.tsv`` is tab-separated.
+        map: the name here to the file's column, such as ``{"label": "sentiment"}``.
+        split: train, valid or test for all rows, where the file has no split column.
+        split_values: the file's values to train, valid or test.
+        task: regression or classification; by default regression where every label is a number with a point or sign,
+            or ``scale`` or ``label_range`` is given.
+        classes: names of the classes in order.
+        label_range: least and greatest label.
+        scale: ``"mosi"`` or ``"sims"``, whose range it implies.
+
+    """
+    rows, header = _table(path)
+    if not rows:
+        raise DataError(f"{path} has no rows.")
+    names = {v: k for k, v in (map or {}).items()}
+    unknown = [column for column in names if column not in header]
+    if unknown:
+        raise DataError(f"{path} has no column `{unknown[0]}`. It has: {', '.join(header)}.")
+    columns = {names.get(key, key): [row[i] for row in rows] for i, key in enumerate(header)}
+    for key in ("id", "label"):
+        if key not in columns:
+            raise DataError(f"{path} has no column `{key}`. It has: {', '.join(header)}.")
+    if "split" in columns:
+        known = dict(split_values or {})
+        splits = [split_name(known.get(v, v), f"{path}: row {i + 2}") for i, v in enumerate(columns["split"])]
+    elif split:
+        splits = [split_name(split, "Parameter `split`")] * len(rows)
+    else:
+        raise DataError(
+            f"{path} has no column `split`. Name one, `--map split=COLUMN`, or one for all, `--split train`."
+        )
+    chosen = checked_scale(scale)
+    bounds = label_range or (RANGES[chosen] if chosen else None)
+    guess = "regression" if bounds or _decimals(columns["label"]) else "classification"
+    kind = task or guess
+    labels, class_names = _labels(columns["label"], kind, classes, f"{path}: label")
+    files = [name for name in columns if name not in COLUMNS and not name.startswith("label_")]
+    single = {
+        name: _labels(columns[f"label_{name}"], kind, class_names, f"{path}: label_{name}")[0]
+        for name in files
+        if f"label_{name}" in columns
+    }
+    modalities = {name: _features(path, columns["id"], name, columns[name]) for name in files}
+    if not modalities and "text" not in columns:
+        raise DataError(f"{path} has neither text nor a modality. It has: {', '.join(header)}.")
+    return ImportedData(
+        name=path.stem,
+        source=path.name,
+        task="classification" if kind == "classification" else "regression",
+        modalities=modalities,
+        labels=labels,
+        ids=columns["id"],
+        splits=splits,
+        label_range=bounds,
+        classes=class_names,
+        scale=chosen,
+        texts=columns.get("text"),
+        groups=columns.get("group"),
+        speakers=columns.get("speaker"),
+        unimodal_labels=single or None,
+        assumptions=() if task else (f"the labels are {'classes' if kind == 'classification' else 'numbers'}",),
+    )
+
+
+def _table(path: Path) -> tuple[list[list[str]], list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a UTF-8 CSV file: {error}.") from None
+    if not lines:
+        raise DataError(f"{path} is empty.")
+    header = [name.strip() for name in lines[0]]
+    if len(set(header)) < len(header) or "" in header:
+        raise DataError(f"{path}: the header has an empty or repeated name: {', '.join(header)}.")
+    rows = [line for line in lines[1:] if line]
+    for i, row in enumerate(rows):
+        if len(row) != len(header):
+            raise DataError(f"{path}: row {i + 2} has {len(row)} cells, the header {len(header)}.")
+    return rows, header
+
+
+def _decimals(values: Sequence[str]) -> bool:
+    try:
+        numbers = [float(v) for v in values]
+    except ValueError:
+        return False
+    return any("." in v for v in values) or any(n < 0 for n in numbers)
+
+
+def _labels(
+    values: Sequence[str], task: str, classes: Sequence[str] | None, where: str
+) -> tuple[Array, list[str] | None]:
+    if task == "regression":
+        try:
+            array = np.array([float(v) for v in values], dtype=np.float32)
+        except ValueError as error:
+            raise DataError(f"{where} should hold numbers: {error}.") from None
+        return array, None
+    _, labels, names = labels_of(np.array(values), task, classes, where)
+    return labels, names
+
+
+def _features(path: Path, ids: Sequence[str], modality: str, cells: Sequence[str]) -> Rows:
+    first = next((i for i, cell in enumerate(cells) if cell.strip()), None)
+    if first is None:
+        raise DataError(f"{path}: column `{modality}` is empty.")
+
+    def load(i: int) -> Array:
+        return load_array(path.parent / cells[i].strip(), f"{path}: {ids[i]}: {modality}")
+
+    empty = np.zeros((0, load(first).shape[1]), dtype=np.float32)
+    return Rows(len(cells), lambda i: load(i) if cells[i].strip() else empty)
