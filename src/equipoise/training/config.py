@@ -39,6 +39,8 @@ class _Named(BaseModel):
 class ModelConfig(_Named):
     """A model of `equipoise.models.MODELS` and its keyword arguments."""
 
+    name: str = "LateFusion"
+
     @model_validator(mode="after")
     def _known(self) -> ModelConfig:
         found = class_named(self.name, MODELS, key="model.name")
@@ -116,7 +118,7 @@ class RunConfig(_Part):
 
     data: str
     modalities: Annotated[list[str] | None, BeforeValidator(_names)] = None
-    model: Annotated[ModelConfig, BeforeValidator(_named)] = Field(ModelConfig.model_construct(name="LateFusion"))
+    model: Annotated[ModelConfig, BeforeValidator(_named)] = ModelConfig()
     balancer: Annotated[list[BalancerConfig], BeforeValidator(_balancers)] = []
     text: Annotated[TextConfig, BeforeValidator(lambda v: {"encoder": v} if v is None or isinstance(v, str) else v)] = (
         TextConfig()
@@ -207,7 +209,7 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"] if part != 0)
     if first["type"] == "extra_forbidden":
         *parents, last = [str(part) for part in first["loc"]]
         parts: dict[str, type[BaseModel]] = {"train": TrainConfig, "text": TextConfig}

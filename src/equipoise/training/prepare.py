@@ -1,0 +1,109 @@
+"""From a config to data, model and balancer. Config objects end here: classes get flat keyword arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from equipoise.balancers import BALANCERS
+from equipoise.core import Balancer, Chain
+from equipoise.data import DataError, Dataset, Split, load
+from equipoise.models import MODELS
+from equipoise.training.arguments import unknown
+from equipoise.training.config import BalancerConfig, ModelConfig, RunConfig, TextConfig
+
+_ENCODE_BATCH = 64
+
+
+def open_dataset(data: str, text: TextConfig, *, device: torch.device | str = "cpu") -> Dataset:
+    """The dataset, with text as token ids (fine-tuned encoder) or as the vectors of a frozen one, computed once.
+
+    Raises:
+        FileNotFoundError: no such dataset or encoder.
+        DataError: an encoder for a dataset without transcripts, or a split that is missing.
+    """
+    dataset = load(data)
+    if missing := [name for name in ("train", "valid", "test") if name not in dataset.splits]:
+        raise DataError(f"{data} should have the splits train, valid and test. Found no {' and no '.join(missing)}.")
+    if text.encoder is None:
+        return dataset
+    from equipoise.features.text import cache_key, encode_frozen, tokenize
+
+    encoder, max_tokens, texts = text.encoder, text.max_tokens, dataset.texts
+    if texts is None:
+        raise DataError(
+            f"`text.encoder = {encoder!r}` reads transcripts, and {data} has none. Leave it out, or import the texts."
+        )
+
+    def compute() -> Iterable[Any]:
+        if text.mode == "finetune":
+            return tokenize(texts, encoder, max_tokens)
+        return encode_frozen(texts, encoder, max_tokens=max_tokens, batch_size=_ENCODE_BATCH, device=device)
+
+    what = "tokens" if text.mode == "finetune" else "frozen"
+    key = f"text-{what}-{cache_key(encoder, {'what': what, 'max_tokens': max_tokens})}"
+    return dataset.derive("text", key=key, compute=compute)
+
+
+def chosen_modalities(dataset: Dataset, wanted: Sequence[str] | None, text: TextConfig) -> tuple[str, ...]:
+    """The modalities to use, in the dataset's order.
+
+    Raises:
+        ValueError: one that the dataset lacks, none at all, or a text encoder without text.
+    """
+    names = tuple(wanted) if wanted is not None else dataset.modalities
+    for name in names:
+        if name not in dataset.modalities:
+            raise ValueError(f"Config key `modalities`: {unknown('modality', name, dataset.modalities)}")
+    if not names:
+        raise ValueError("Config key `modalities` should name at least one modality. Found none.")
+    if text.encoder is not None and "text" not in names:
+        raise ValueError(
+            f"`text.encoder = {text.encoder!r}` needs the modality text. Found `modalities = {list(names)}`."
+        )
+    return tuple(name for name in dataset.modalities if name in names)
+
+
+def build_model(model: ModelConfig, text: TextConfig, dataset: Dataset, names: Sequence[str]) -> nn.Module:
+    """The model, for this dataset's widths and outputs; its weights follow torch's global seed.
+
+    Raises:
+        ValueError: arguments that its constructor refuses.
+    """
+    encoder = None
+    if text.encoder is not None and text.mode == "finetune":
+        from equipoise.layers import TextEncoder
+
+        encoder = TextEncoder(text.encoder)
+    dims = {name: dataset.manifest.modalities[name].dim for name in names}
+    outputs = dataset.manifest.labels.outputs
+    return MODELS[model.name](dims=dims, outputs=outputs, text_encoder=encoder, **model.arguments)
+
+
+def fit_normaliser(model: nn.Module, train: Split) -> None:
+    """Give the model's normaliser the training split's statistics."""
+    normaliser = cast(Any, model).normaliser
+    for name in normaliser.dims:
+        mean, std = train.statistics(name)
+        normaliser.fit(name, torch.from_numpy(mean), torch.from_numpy(std))
+
+
+def build_balancer(balancers: Sequence[BalancerConfig], model: nn.Module) -> Balancer | None:
+    """The balancer, several as a `Chain`, or None for the plain model.
+
+    Raises:
+        ValueError: arguments, a stage or an order that they refuse; fewer than two modalities.
+    """
+    built = [BALANCERS[each.name](cast(Any, model).modalities(each.stage), **each.arguments) for each in balancers]
+    if len(built) > 1:
+        return Chain(*built)
+    return built[0] if built else None
+
+
+def own_learning_rates(config: RunConfig, model: nn.Module) -> list[tuple[nn.Module, float]]:
+    """The text encoder, where there is one, and its learning rate."""
+    encoder = getattr(model, "text_encoder", None)
+    return [] if encoder is None else [(encoder, config.text.lr)]

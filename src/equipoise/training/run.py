@@ -1,0 +1,243 @@
+"""One config to one run directory; several seeds to several."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from equipoise.data import Dataset
+from equipoise.training.accelerator import make_accelerator
+from equipoise.training.checkpoint import load_checkpoint
+from equipoise.training.config import RunConfig, dump_config, load_config
+from equipoise.training.evaluate import evaluate
+from equipoise.training.files import replace_file
+from equipoise.training.log import TABLES
+from equipoise.training.loop import fit
+from equipoise.training.prepare import (
+    build_balancer,
+    build_model,
+    chosen_modalities,
+    fit_normaliser,
+    open_dataset,
+    own_learning_rates,
+)
+from equipoise.training.results import (
+    best_on_test,
+    dataset_report,
+    summarise,
+    test_report,
+    write_json,
+    write_predictions,
+)
+from equipoise.training.seeds import seed_all
+
+CONFIG, TEST, PREDICTIONS, WATCHED = "config.yaml", "test.json", "predictions.csv", "test_by_epoch.json"
+_FREE = {"threads", "train.workers"}  # settings that may differ when a run is resumed
+
+Progress = Callable[[int, int, "Mapping[str, float | int | None] | None"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """A finished run, ready to predict.
+
+    Attributes:
+        config: what made it.
+        dataset: the data it was trained on, with its text features.
+        model: the chosen epoch's weights, in evaluation mode.
+        modalities: those it reads.
+    """
+
+    config: RunConfig
+    dataset: Dataset
+    model: nn.Module
+    modalities: tuple[str, ...]
+
+
+def run(config: RunConfig, out: str | Path, *, resume: bool = True, progress: Progress | None = None) -> dict[str, Any]:
+    """Train, choose on validation data, read the test split once, and write the run directory.
+
+    Args:
+        config: what to run.
+        out: the run directory. A run that was stopped goes on where its last checkpoint is; a finished one is returned.
+        resume: False starts anew.
+        progress: called with (steps done, steps in all, the epoch's row or None).
+
+    Returns:
+        The content of ``test.json``.
+
+    Raises:
+        ValueError: a config that does not fit the data or the model, or another config's run directory.
+        FileNotFoundError: no such dataset or text encoder.
+        OSError: something can't be written.
+    """
+    out = Path(out)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    accelerator = make_accelerator(config.train.precision)
+    if resume:
+        _check_same(out, config)
+        if (out / TEST).is_file():
+            return _read_json(out / TEST)
+
+    dataset = open_dataset(config.data, config.text, device=accelerator.device)
+    names = chosen_modalities(dataset, config.modalities, config.text)
+    train, valid = dataset.split("train"), dataset.split("valid")
+    seed_all(config.seed)
+    model = build_model(config.model, config.text, dataset, names)
+    if config.train.normalise:
+        fit_normaliser(model, train)
+    balancer = build_balancer(config.balancer, model)
+
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if not resume:
+            _clear(out)
+        out.mkdir(parents=True, exist_ok=True)
+        replace_file(out / CONFIG, dump_config(config).encode())
+    accelerator.wait_for_everyone()
+
+    settings = config.train.model_dump(exclude={"normalise"})
+    select = config.train.select or ("accuracy" if dataset.manifest.task == "classification" else "mae")
+    watch = _watch_test(out, dataset, names, config) if config.protocol == "paper" else None
+    result = fit(
+        model,
+        train=train,
+        valid=valid,
+        balancer=balancer,
+        modalities=names,
+        own_lr=own_learning_rates(config, model),
+        seed=config.seed,
+        run_dir=out,
+        resume=resume,
+        progress=progress,
+        observer=watch,
+        **settings,
+    )
+
+    if accelerator.is_main_process:
+        test = dataset.split("test")
+        found = evaluate(model, test, modalities=names, loss=config.train.loss, autocast=accelerator.autocast)
+        write_predictions(out / PREDICTIONS, test, found.predictions)
+        report: dict[str, Any] = {
+            "protocol": config.protocol,
+            "seed": config.seed,
+            "model": config.model.name,
+            "balancer": [each.name for each in config.balancer],
+            "select": select,
+            "epoch": result.best_epoch,
+            "epochs": result.epochs,
+            **test_report(found, test),
+        }
+        if watch is not None:
+            report["test_selected"] = best_on_test(_read_json(out / WATCHED), select, found.metrics)
+        report |= {
+            "dataset": dataset_report(dataset),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "seconds_per_epoch": result.seconds_per_epoch,
+        }
+        write_json(out / TEST, report)
+    accelerator.wait_for_everyone()
+    return _read_json(out / TEST)
+
+
+def run_seeds(
+    config: RunConfig,
+    out: str | Path,
+    seeds: Sequence[int],
+    *,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Run a config once for each seed, into ``out/seed-N``, and write their mean and spread to ``out/summary.json``.
+
+    Raises:
+        ValueError: no seed, or one twice; and as `run`.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"Parameter `seeds` should hold distinct seeds, at least one. Found {list(seeds)}.")
+    out = Path(out)
+    results = [
+        run(config.model_copy(update={"seed": seed}), out / f"seed-{seed}", resume=resume, progress=progress)
+        for seed in seeds
+    ]
+    if make_accelerator(config.train.precision).is_main_process:
+        write_json(out / "summary.json", summarise(results))
+    return results
+
+
+def load_run(path: str | Path) -> TrainedRun:
+    """Open a finished run directory.
+
+    Raises:
+        FileNotFoundError: no run there.
+        ValueError: a run that has not finished.
+    """
+    path = Path(path)
+    if not (path / CONFIG).is_file():
+        raise FileNotFoundError(f"{path} is no run directory: {CONFIG} not found. Make one with `equipoise train`.")
+    config = load_config(path / CONFIG)
+    found = load_checkpoint(path / "checkpoint")
+    if found is None or not found.state["done"]:
+        raise ValueError(f"The run in {path} has not finished. Resume it with the command that started it.")
+    dataset = open_dataset(config.data, config.text)
+    names = chosen_modalities(dataset, config.modalities, config.text)
+    model = build_model(config.model, config.text, dataset, names)
+    model.load_state_dict(found.tensors["best"])
+    return TrainedRun(config, dataset, model.eval(), names)
+
+
+def _watch_test(
+    out: Path, dataset: Dataset, names: Sequence[str], config: RunConfig
+) -> Callable[[int, nn.Module], None]:
+    """An observer that scores the test split after each epoch; the loop calls it and never learns what it saw."""
+    test = dataset.split("test")
+
+    def watch(epoch: int, model: nn.Module) -> None:
+        seen = _read_json(out / WATCHED) if (out / WATCHED).is_file() else {}
+        found = evaluate(model, test, modalities=names, loss=config.train.loss, quiet=True)
+        # By epoch: one that runs again after a resume says the same again.
+        seen[str(epoch)] = {"loss": found.loss, "metrics": found.metrics, "modalities": found.modalities}
+        write_json(out / WATCHED, seen)
+
+    return watch
+
+
+def _check_same(out: Path, config: RunConfig) -> None:
+    """Refuse to go on in the directory of another config."""
+    if not (out / CONFIG).is_file():
+        return
+    ours, theirs = _flat(config.model_dump(mode="json")), _flat(load_config(out / CONFIG).model_dump(mode="json"))
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key) and key not in _FREE:
+            raise ValueError(
+                f"{out} holds a run with `{key} = {theirs.get(key)!r}`. Found `{key} = {ours.get(key)!r}`. "
+                "Choose another directory, or start anew without resuming."
+            )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier run wrote, and nothing else."""
+    for name in (CONFIG, TEST, PREDICTIONS, WATCHED, *TABLES):
+        (out / name).unlink(missing_ok=True)
+    for name in ("checkpoint", "tensorboard"):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
