@@ -34,7 +34,7 @@ floors: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
 
 docs: $(VENV)/.dev
-	$(ONE) $(BIN)/mkdocs build --strict --quiet
+	$(ONE) $(BIN)/mkdocs build --strict
 
 check: $(VENV)/.dev
 	$(ONE) $(BIN)/pytest -n $(WORKERS)
