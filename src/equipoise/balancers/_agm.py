@@ -119,7 +119,9 @@ class AGM(Balancer):
         predict = cast(Callable[[frozenset[str]], Tensor], step.predict)
         responses = shapley_responses(predict, names, full=logits)
         coefficients = self._coefficients(responses, cast(Tensor, step.target))
-        (slope,) = torch.autograd.grad(loss, logits, retain_graph=True, allow_unused=True)
+        slope = None
+        if logits.requires_grad:
+            (slope,) = torch.autograd.grad(loss, logits, retain_graph=True, allow_unused=True)
         if slope is None:
             raise ValueError(
                 "`Step.logits` should be the very tensor that `Step.loss` was computed from. Found another."
@@ -136,9 +138,11 @@ class AGM(Balancer):
         sums = sum_over_ranks(self._sums)
         self._sums = None
         scores = sums[:-1] / sums[-1]
-        self.previous.copy_(scores)
-        self.running.mul_(self.steps / (self.steps + 1)).add_(scores / (self.steps + 1))
-        self.steps.add_(1)
+        # A step that overflowed is skipped by a gradient scaler; here it must not spoil the average for good.
+        finite = torch.isfinite(scores).all()
+        self.previous.copy_(torch.where(finite, scores, self.previous))
+        self.running.add_(torch.where(finite, (scores - self.running) / (self.steps + 1), 0.0))
+        self.steps.add_(finite)
         self.trace["scores"] = scores
 
     def _coefficients(self, responses: dict[str, Tensor], target: Tensor) -> Tensor:

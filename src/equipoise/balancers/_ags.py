@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.optim import Optimizer
 
 from equipoise.core import ApplyTo, Balancer, FactorScaling, Modalities
-from equipoise.functional.factors import Strategy, ags_factors, mean_of_others
+from equipoise.functional.factors import Strategy, ags_factors, exceeds_others
 from equipoise.functional.norms import gradient_norms
 
 
@@ -88,10 +88,11 @@ class AGS(Balancer):
         """Scale the gradients, or the coming step, of the dominant modalities."""
         super().modulate()
         self.trace = {}
+        self.scaling.forget()
         if not self.window.active:
             return
         norms = gradient_norms(self.modalities)
         factors = ags_factors(norms, self.alpha, self.strategy)
         self.scaling(factors)
-        dominant = norms > mean_of_others(norms) if self.strategy == "average" else norms == norms.max()
+        dominant = exceeds_others(norms) if self.strategy == "average" else norms == norms.max()
         self.trace = {"norms": norms, "factors": factors, "dominant": dominant}

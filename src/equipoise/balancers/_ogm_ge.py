@@ -102,6 +102,7 @@ class OGMGE(Balancer):
         super().modulate()
         scores, self._scores = cast(Tensor, self._scores), None
         self.trace = {}
+        self.scaling.forget()
         if not self.window.active:
             return
         scores = sum_over_ranks(scores)

@@ -75,7 +75,7 @@ def _parameters(name: str, group: object) -> list[nn.Parameter]:
         found = list(group.parameters())
     elif isinstance(group, nn.Parameter):
         found = [group]
-    elif isinstance(group, Iterable):
+    elif isinstance(group, Iterable) and not isinstance(group, (str, Tensor)):  # a string holds strings without end
         found = [parameter for part in group for parameter in _parameters(name, part)]
     else:
         raise TypeError(

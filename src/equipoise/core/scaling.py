@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from equipoise.core.modalities import Modalities
 
@@ -21,7 +22,8 @@ class FactorScaling:
     gradient by its running size, so there a constant factor changes nothing and only changes of the factor leave a
     trace. With ``"update"`` the step that the optimizer takes is scaled,
     $\theta \leftarrow \theta + \lambda_m (\theta' - \theta)$: for plain SGD the same as the papers' equation, and
-    with its meaning kept under Adam. Decoupled weight decay is part of that step.
+    with its meaning kept under Adam. Decoupled weight decay is part of that step. It costs a copy of the parameters
+    from ``modulate()`` to the end of the optimizer's step.
 
     Args:
         modalities: whose parameters are scaled.
@@ -34,21 +36,21 @@ class FactorScaling:
         self.modalities = modalities
         self.apply_to = apply_to
         self._optimizer: weakref.ref[Optimizer] | None = None
-        self._handles: list[Any] = []
-        self._factors: Tensor | None = None
-        self._before: list[tuple[int, list[Tensor], list[Tensor]]] = []
+        self._handle: RemovableHandle | None = None
+        self._before: list[tuple[Tensor, list[Tensor], list[Tensor]]] = []
 
     def attach(self, optimizer: Optimizer) -> None:
         """Watch the optimizer's steps (``apply_to="update"``); attaching anew leaves the optimizer before."""
         if self.apply_to != "update":
             return
-        for handle in self._handles:
-            handle.remove()
+        if self._handle is not None:
+            self._handle.remove()
         self._optimizer = weakref.ref(optimizer)
-        self._handles = [
-            optimizer.register_step_pre_hook(self._remember),
-            optimizer.register_step_post_hook(self._pull_back),
-        ]
+        self._handle = optimizer.register_step_post_hook(self._pull_back)
+
+    def forget(self) -> None:
+        """Drop factors that no step of the optimizer has used, as when a gradient scaler skipped it."""
+        self._before = []
 
     def __call__(self, factors: Tensor) -> None:
         """Apply factors ``[K]``, in the modalities' order, to the coming step.
@@ -62,32 +64,31 @@ class FactorScaling:
                     '`apply_to="update"` scales the step of an optimizer. Found none. '
                     "Call `balancer.attach(optimizer)` once before training."
                 )
-            self._factors = factors
+            self._remember(factors)
             return
         for i, name in enumerate(self.modalities):
             gradients = self.modalities.gradients(name)
             if gradients and not _is_one(factors[i]):
                 _multiply(gradients, factors[i])
 
+    # The parameters are copied here and not before the optimizer's step: a closure, as Lightning hands it to the
+    # optimizer, calls this inside that step.
     @torch.no_grad()
-    def _remember(self, *_: Any) -> None:
-        if self._factors is None:
-            return
+    def _remember(self, factors: Tensor) -> None:
         self._before = []
         for i, name in enumerate(self.modalities):
             moving: list[Tensor] = [p for p in self.modalities.parameters(name) if p.grad is not None]
-            if moving and not _is_one(self._factors[i]):
-                self._before.append((i, moving, [p.clone() for p in moving]))
+            if moving and not _is_one(factors[i]):
+                self._before.append((factors[i], moving, [p.clone() for p in moving]))
 
+    # θ' + (1 - λ)(θ - θ') is θ' to the bit where λ is one.
     @torch.no_grad()
     def _pull_back(self, *_: Any) -> None:
-        if self._factors is None:
-            return
-        for i, moved, before in self._before:
-            torch._foreach_sub_(moved, before)
-            _multiply(moved, self._factors[i])
-            torch._foreach_add_(moved, before)
-        self._factors, self._before = None, []
+        for factor, moved, back in self._before:
+            torch._foreach_sub_(back, moved)
+            _multiply(back, 1 - factor)
+            torch._foreach_add_(moved, back)
+        self._before = []
 
 
 def _is_one(factor: Tensor) -> bool:

@@ -23,6 +23,17 @@ def mean_of_others(values: Tensor) -> Tensor:
     return (values * others).sum(dim=1) / (len(values) - 1)
 
 
+def exceeds_others(values: Tensor) -> Tensor:
+    """Where an entry is greater than the mean of all others, ``[K] → [K]`` bool; nowhere if all are equal.
+
+    Each entry is compared with each other one: with a mean, rounding would raise one of four equal entries above it.
+
+    >>> exceeds_others(torch.tensor([1.0, 4.0, 6.0]))
+    tensor([False,  True,  True])
+    """
+    return (values[:, None] - values).sum(dim=1) > 0
+
+
 def ags_factors(norms: Tensor, alpha: float, strategy: Strategy = "average") -> Tensor:
     r"""Gradient factors of adaptive gradient scaling, ``[K] → [K]`` (AGS-SMoE, Eqs. 21–25).
 
@@ -44,7 +55,7 @@ def ags_factors(norms: Tensor, alpha: float, strategy: Strategy = "average") -> 
     if strategy not in get_args(Strategy):
         raise ValueError(f'Parameter `strategy` should be "average" or "max". Found `strategy = {strategy!r}`.')
     others = mean_of_others(norms)
-    dominant = norms > others if strategy == "average" else norms == norms.max()
+    dominant = exceeds_others(norms) if strategy == "average" else norms == norms.max()
     total = norms + others
     share = torch.where(total > 0, norms / total.where(total > 0, torch.ones_like(total)), torch.zeros_like(total))
     return torch.where(dominant, 1 - torch.tanh(alpha * share), torch.ones_like(norms))
@@ -65,8 +76,9 @@ def ogm_factors(scores: Tensor, alpha: float) -> Tensor:
     tensor([0.2384, 1.0000])
     """
     others = mean_of_others(scores)
-    ratio = scores / others.clamp_min(torch.finfo(scores.dtype).tiny)
-    return torch.where(scores > others, 1 - torch.tanh(alpha * ratio), torch.ones_like(scores))
+    limits = torch.finfo(scores.dtype)
+    ratio = (scores / others.clamp_min(limits.tiny)).clamp_max(limits.max)  # finite, for 0 · inf is NaN
+    return torch.where(exceeds_others(scores), 1 - torch.tanh(alpha * ratio), torch.ones_like(scores))
 
 
 def agm_coefficients(scores: Tensor, running: Tensor, alpha: float) -> Tensor:

@@ -45,17 +45,19 @@ def gradient_norms(modalities: HasGradients) -> Tensor:
             f"No gradient found for any of {list(groups)}. Call this after `loss.backward()` and before "
             "`optimizer.zero_grad()`."
         )
-    return torch.stack([_rms_norm(gradients, first) for gradients in groups.values()])
+    dtype = torch.float32
+    for kind in {gradient.dtype for gradients in groups.values() for gradient in gradients}:
+        dtype = torch.promote_types(dtype, kind)
+    return torch.stack([_rms_norm(gradients, dtype, first.device) for gradients in groups.values()])
 
 
-def _rms_norm(gradients: list[Tensor], like: Tensor) -> Tensor:
-    dtype = torch.promote_types(like.dtype, torch.float32)
+def _rms_norm(gradients: list[Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
     if not gradients:
-        return torch.zeros((), dtype=dtype, device=like.device)
+        return torch.zeros((), dtype=dtype, device=device)
     if any(hasattr(gradient, "device_mesh") for gradient in gradients):
         raise RuntimeError(
             "Found gradients sharded over ranks (FSDP). Their norms are not supported: use DDP, or gather them first."
         )
     norms: list[Tensor] = list(torch._foreach_norm(gradients, 2, dtype))
-    whole: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(like.device) for norm in norms]))
+    whole: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(device) for norm in norms]))
     return torch.div(whole, len(gradients) ** 0.5)

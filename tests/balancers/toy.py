@@ -1,0 +1,244 @@
+"""A small model with K modalities, and every balancer in the settings that the laws are checked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from equipoise import AGM, AGS, MSES, OGMGE, Balancer, Chain, Modalities, Step
+from equipoise.core import SubsetPredict
+
+CLASSES = 3
+
+
+class Toy(nn.Module):
+    """Encoders, a fusion that is no sum over modalities, and a head for each modality alone."""
+
+    def __init__(self, names: tuple[str, ...], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict({name: nn.Sequential(nn.Linear(3, 4), nn.Tanh()) for name in names})
+        self.projections = nn.ModuleDict({name: nn.Linear(4, 5, bias=False) for name in names})
+        self.out = nn.Linear(5, CLASSES)
+        self.heads = nn.ModuleDict({name: nn.Linear(4, CLASSES) for name in names})
+        self.to(dtype)
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
+
+    def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
+        total = torch.stack([projection(features[name]) for name, projection in self.projections.items()]).sum(dim=0)
+        out: Tensor = self.out(torch.tanh(total))
+        return out
+
+    def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: head(features[name]) for name, head in self.heads.items()}
+
+
+@dataclass(frozen=True)
+class Data:
+    inputs: dict[str, Tensor]
+    target: Tensor
+
+    def rows(self, start: int, stop: int) -> Data:
+        return Data({name: x[start:stop] for name, x in self.inputs.items()}, self.target[start:stop])
+
+
+def names_of(count: int) -> tuple[str, ...]:
+    return ("text", "audio", "vision", "touch")[:count]
+
+
+def toy(count: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Toy:
+    torch.manual_seed(seed)
+    model = Toy(names_of(count), dtype)
+    with torch.no_grad():  # unequal modalities, or there would be nothing to balance
+        for i, encoder in enumerate(model.encoders.values()):
+            for parameter in encoder.parameters():
+                parameter.mul_(1 + i)
+    return model
+
+
+def data(count: int, dtype: torch.dtype = torch.float64, rows: int = 8, seed: int = 0) -> Data:
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(CLASSES, (rows,), generator=generator)
+    hint = F.one_hot(target, CLASSES).to(dtype)
+    inputs = {
+        name: hint / (1 + i) + torch.randn(rows, 3, generator=generator, dtype=torch.float64).to(dtype)
+        for i, name in enumerate(names_of(count))
+    }
+    return Data(inputs, target)
+
+
+def step_of(model: Toy, batch: Data, *, weight: float = 1.0, subsets: bool = False) -> Step:
+    """Everything that one knows of a micro-batch; ``weight`` multiplies the loss, as accumulation and AMP do."""
+    features = model.encode(batch.inputs)
+    unimodal = model.unimodal(features)
+    logits = model.fuse(features)
+
+    def alone(kept: frozenset[str]) -> Tensor:
+        inputs = {name: x if name in kept else torch.zeros_like(x) for name, x in batch.inputs.items()}
+        return model.fuse(model.encode(inputs))
+
+    loss = F.cross_entropy(logits, batch.target)
+    for output in unimodal.values():
+        loss = loss + 0.5 * F.cross_entropy(output, batch.target)
+    predict: Callable[[frozenset[str]], Tensor] = alone
+    if subsets:
+        muted = model.encode({name: torch.zeros_like(x[:1]) for name, x in batch.inputs.items()})
+        predict = SubsetPredict(model.fuse, features, muted, module=model)
+    return Step(
+        loss * weight,
+        logits=logits,
+        target=batch.target,
+        unimodal=unimodal,
+        features=features,
+        predict=predict,
+        criterion=F.cross_entropy,
+    )
+
+
+def backward(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A balancer as a user sets it up.
+
+    Attributes:
+        build: makes it for a model's encoders, in the order of ``names``.
+        update: it scales the optimizer's step, and the gradients stay as they are.
+        noise: it adds noise, so a result is random but for the seed.
+        loss: it replaces the loss, and parameters outside of `Modalities` get another gradient too.
+        subsets: ``Step.predict`` is a `SubsetPredict`, else a closure that runs the whole model.
+        levels: it leaves equal modalities alone.
+    """
+
+    build: Callable[[Toy, tuple[str, ...]], Balancer]
+    update: bool = False
+    noise: bool = False
+    loss: bool = False
+    subsets: bool = False
+    levels: bool = True
+
+    def within(self, first: int, end: int) -> Setting:
+        """The same, limited to epochs."""
+
+        def build(model: Toy, names: tuple[str, ...]) -> Balancer:
+            balancer = self.build(model, names)
+            for part in balancer.modules():
+                if isinstance(part, Balancer) and not isinstance(part, Chain):
+                    part.window.from_epoch, part.window.until_epoch = first, end
+            return balancer
+
+        return replace(self, build=build)
+
+
+def encoders(model: Toy, names: tuple[str, ...]) -> Modalities:
+    return Modalities(**{name: model.encoders[name] for name in names})
+
+
+def stopped_mses(model: Toy, names: tuple[str, ...]) -> MSES:
+    """An MSES that has already stopped "text", whose validation loss rose; epochs are counted from here."""
+    balancer = MSES(encoders(model, names), patience=1)
+    for error in (1.0, 2.0):
+        own = {name: torch.tensor([error if name == "text" else -error]) for name in names}
+        step = Step(torch.zeros(()), target=torch.zeros(1), unimodal=own, criterion=lambda x, _: x.mean())
+        balancer.end_epoch(val=[step])
+    assert balancer.stopped == ("text",)
+    balancer.window.epoch = 0
+    return balancer
+
+
+def stages(model: Toy, names: tuple[str, ...]) -> Chain:
+    branches = Modalities(**{name: model.projections[name] for name in names})
+    return Chain(AGS(encoders(model, names), alpha=0.5), AGS(branches, alpha=0.25, strategy="average"))
+
+
+SETTINGS: dict[str, Setting] = {
+    "ags": Setting(lambda m, n: AGS(encoders(m, n), alpha=0.5)),
+    "ags-update": Setting(lambda m, n: AGS(encoders(m, n), alpha=0.5, apply_to="update"), update=True),
+    "ags-max": Setting(lambda m, n: AGS(encoders(m, n), alpha=0.5, strategy="max"), levels=False),
+    "ags-max-update": Setting(
+        lambda m, n: AGS(encoders(m, n), alpha=0.5, strategy="max", apply_to="update"), update=True, levels=False
+    ),
+    "ogm": Setting(lambda m, n: OGMGE(encoders(m, n), alpha=0.5, noise=False)),
+    "ogm-update": Setting(lambda m, n: OGMGE(encoders(m, n), alpha=0.5, noise=False, apply_to="update"), update=True),
+    "ogm-ge": Setting(lambda m, n: OGMGE(encoders(m, n), alpha=0.5, seed=3), noise=True, levels=False),
+    "ogm-ge-update": Setting(
+        lambda m, n: OGMGE(encoders(m, n), alpha=0.5, seed=3, apply_to="update"), update=True, noise=True, levels=False
+    ),
+    "agm": Setting(lambda m, n: AGM(encoders(m, n), alpha=1.0), loss=True),
+    "agm-subsets": Setting(lambda m, n: AGM(encoders(m, n), alpha=1.0), loss=True, subsets=True),
+    "agm-lag": Setting(lambda m, n: AGM(encoders(m, n), alpha=1.0, lag=True), loss=True),
+    "mses": Setting(stopped_mses, levels=False),
+    "chain-stages": Setting(stages),
+    "chain-agm-ogm": Setting(
+        lambda m, n: Chain(AGM(encoders(m, n), alpha=1.0), OGMGE(encoders(m, n), noise=False)), loss=True
+    ),
+}
+
+
+class Run:
+    """A model, its optimizer and a balancer, and the loop that a user would write."""
+
+    def __init__(
+        self,
+        setting: Setting | None,
+        count: int,
+        dtype: torch.dtype = torch.float64,
+        *,
+        optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
+        names: tuple[str, ...] | None = None,
+    ) -> None:
+        self.setting = setting
+        self.model = toy(count, dtype)
+        self.optimizer = (optimizer or (lambda ps: torch.optim.SGD(ps, lr=0.1)))(list(self.model.parameters()))
+        self.balancer = None if setting is None else setting.build(self.model, names or names_of(count))
+        if self.balancer is not None:
+            self.balancer.attach(self.optimizer)
+
+    def observe(self, batch: Data, weight: float = 1.0) -> Tensor:
+        """Loss of one micro-batch, seen by the balancer."""
+        step = step_of(self.model, batch, weight=weight, subsets=self.setting is not None and self.setting.subsets)
+        return step.loss if self.balancer is None else self.balancer(step)
+
+    def backward(self, *batches: Data, weight: float = 1.0) -> None:
+        """Gradients of micro-batches, modulated."""
+        self.optimizer.zero_grad()
+        for batch in batches:
+            backward(self.observe(batch, weight / len(batches)))
+        if self.balancer is not None:
+            self.balancer.modulate()
+
+    def train(self, *batches: Data, weight: float = 1.0) -> None:
+        """A whole step."""
+        self.backward(*batches, weight=weight)
+        self.optimizer.step()
+
+    def end_epoch(self, batch: Data) -> None:
+        if self.balancer is not None:
+            self.balancer.end_epoch(val=(step_of(self.model, part) for part in (batch.rows(0, 4), batch.rows(4, 8))))
+
+    def gradients(self) -> dict[str, Tensor | None]:
+        return {name: None if p.grad is None else p.grad.clone() for name, p in self.model.named_parameters()}
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.model.named_parameters()}
+
+
+def moved(run: Run, before: dict[str, Tensor]) -> dict[str, Tensor]:
+    """How far each parameter is from where it was."""
+    return {name: value - before[name] for name, value in run.parameters().items()}
+
+
+def same(found: Mapping[str, Tensor | None], expected: Mapping[str, Tensor | None]) -> bool:
+    """Whether all tensors are equal to the bit."""
+
+    def equal(x: Tensor | None, y: Tensor | None) -> bool:
+        return x is y if x is None or y is None else torch.equal(x, y)
+
+    return found.keys() == expected.keys() and all(equal(found[name], expected[name]) for name in expected)
