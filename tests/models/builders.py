@@ -1,0 +1,97 @@
+"""The models at sizes that tests can afford, and batches with unequal lengths and missing modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.core import Batch
+from equipoise.models import AGSSMoE, LateFusion
+
+DIMS = {"text": 6, "audio": 3, "vision": 4}
+LENGTHS = {"text": (5, 2, 4, 1), "audio": (7, 3, 1, 6), "vision": (2, 6, 3, 4)}
+
+Build = Callable[..., Any]  # keyword arguments to any model: its kind differs from test to test
+
+
+def _late(**fixed: Any) -> Build:
+    return lambda **given: LateFusion(**{"dims": DIMS, "hidden": 8, "heads": 2, **fixed, **given})
+
+
+def _ags(**fixed: Any) -> Build:
+    return lambda **given: AGSSMoE(**{"dims": DIMS, "hidden": 8, "heads": 2, "layers": 2, **fixed, **given})
+
+
+BUILDS: dict[str, Build] = {
+    "late-gru": _late(),
+    "late-transformer": _late(encoder="transformer"),
+    "late-mean": _late(encoder="mean", layers=2),
+    "late-pool": _late(encoder="pool"),
+    "late-mlp": _late(head="mlp"),
+    "late-mlp-probe": _late(head="mlp", probe=True),
+    "ags": _ags(),
+    "ags-plain": _ags(recurrent=False),
+    "ags-no-moe": _ags(ta_moe=False, tv_moe=False),
+}
+
+
+def make_batch(
+    lengths: Mapping[str, tuple[int, ...]] = LENGTHS,
+    dims: Mapping[str, int] = DIMS,
+    *,
+    pad: int = 0,
+    rubbish: float = 0.0,
+    dtype: torch.dtype = torch.float64,
+) -> Batch:
+    """Random real frames, the same for any padding, with ``rubbish`` in the ``pad`` and more frames behind them."""
+    generator = torch.Generator().manual_seed(3)
+    inputs: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
+    for name, dim in dims.items():
+        steps = max(*lengths[name], 1)
+        frames = torch.randn(len(lengths[name]), steps, dim, generator=generator, dtype=torch.float64).to(dtype)
+        mask = torch.arange(steps + pad) < torch.tensor(lengths[name]).unsqueeze(1)
+        frames = torch.cat([frames, frames.new_zeros(len(frames), pad, dim)], dim=1)
+        inputs[name] = frames.masked_fill(~mask.unsqueeze(-1), rubbish)
+        masks[name] = mask
+    rows = len(next(iter(inputs.values())))
+    return Batch(inputs, masks, torch.zeros(rows, dtype=dtype), torch.arange(rows))
+
+
+def rows(batch: Batch, kept: list[int]) -> Batch:
+    return Batch(
+        {name: x[kept] for name, x in batch.inputs.items()},
+        {name: mask[kept] for name, mask in batch.masks.items()},
+        batch.target[kept],
+        batch.index[kept],
+    )
+
+
+def emptied(batch: Batch, names: Iterable[str], kept: Iterable[int] = ()) -> Batch:
+    """The batch with no real frame of these modalities, but in the kept rows."""
+    spared = torch.zeros(len(batch), 1, dtype=torch.bool)
+    spared[list(kept)] = True
+    return replace(batch, masks={n: mask & spared if n in set(names) else mask for n, mask in batch.masks.items()})
+
+
+class Lookup(nn.Module):
+    """The smallest text encoder: a table, and zeros as padding."""
+
+    def __init__(self, dim: int = 5) -> None:
+        super().__init__()
+        self.dim = dim
+        self.table = nn.Embedding(11, dim)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        vectors: Tensor = self.table(tokens)
+        return vectors.masked_fill(~mask.unsqueeze(-1), 0)
+
+
+def with_tokens(batch: Batch) -> Batch:
+    steps = batch.masks["text"].shape[1]
+    ids = torch.arange(steps).add(1).expand(len(batch), -1) % 11
+    return replace(batch, inputs={**batch.inputs, "text": ids * batch.masks["text"]})
