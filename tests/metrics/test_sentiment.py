@@ -159,7 +159,7 @@ def test_no_nonzero_label_leaves_pn_undefined() -> None:
     assert found["acc2_nn"] == 0.5
 
 
-@pytest.mark.parametrize("factor", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("factor", [1e-200, 1.0, 1e200])
 def test_correlation_does_not_depend_on_the_unit(factor: float) -> None:
     preds, target = np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0, 2.0])
     assert sentiment_regression(preds * factor, target)["corr"] == pytest.approx(pearsonr(preds, target)[0])
