@@ -51,11 +51,11 @@ def rendered(text: str) -> str:
     """A page's body as the site shows it."""
     pytest.importorskip("latex2mathml")
     markdown = pytest.importorskip("markdown")
-    from tools import mathml
+    from tools import mkdocs_hooks
 
-    extensions = ["pymdownx.arithmatex", mathml.MathExtension()]
+    extensions = ["pymdownx.arithmatex", mkdocs_hooks.DocstringExtension()]
     html = markdown.markdown(text, extensions=extensions, extension_configs={"pymdownx.arithmatex": {"generic": True}})
-    return mathml.on_page_content(html)
+    return mkdocs_hooks.on_page_content(html)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,16 @@ def test_text_after_a_formula_stays_text() -> None:
     assert html.count("<math") == 1
 
 
-def test_a_formula_of_two_lines_is_a_table() -> None:
-    html = rendered(r"$$\begin{aligned} a &= b \\ c &= d \end{aligned}$$")
+@pytest.mark.parametrize(
+    "text", [r"$$\begin{aligned} a &= b \\ c &= d \end{aligned}$$", ".. math::\n    a &= b \\\\\n    c &= d\n"]
+)
+def test_a_formula_of_two_lines_is_a_table(text: str) -> None:
+    html = rendered(text)
     assert html.count("<mtr>") == 2
     assert "&amp;" not in html
+    assert "<mi>&</mi>" not in html
+
+
+def test_roles_and_links_of_docstrings_become_markdown() -> None:
+    html = rendered("See :class:`~a.B` and `the\npaper <https://arxiv.org/abs/1>`_.")
+    assert html == '<p>See <code>a.B</code> and <a href="https://arxiv.org/abs/1">the\npaper</a>.</p>'

@@ -1,6 +1,7 @@
-"""Formulas of the docs, turned into MathML while the site is built: no script, no font and no network to read them.
+"""What MkDocs does to pages and docstrings. Formulas become MathML: no script, no font and no network to read them.
 
-Pages write ``$x$`` and ``$$ x $$``; docstrings may also use ``.. math::`` and ``:math:`x` ``, which editors understand.
+Pages write Markdown, with ``$x$`` and ``$$ x $$``. Docstrings may also use what editors understand of reStructuredText:
+``.. math::``, ``:math:`x` ``, ``:class:`x` `` and ```text <https://...>`_``.
 """
 
 from __future__ import annotations
@@ -15,30 +16,39 @@ from markdown import Extension, Markdown
 from markdown.preprocessors import Preprocessor
 
 _DIRECTIVE = re.compile(r"^( *)\.\. math::[ ]*(.*)\n((?:\1[ ]+\S.*\n|[ ]*\n)*)", re.MULTILINE)
-_ROLE = re.compile(r":math:`([^`]+)`")
+_MATH = re.compile(r":math:`([^`]+)`")
+_ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|exc):`~?([^`]+)`")
+_LINK = re.compile(r"`([^`<]+?)\s*<(https?://[^`>]+)>`__?")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 _REPLACED = {"{aligned}": "{align*}", r"\!": ""}  # what the converter does not know
 
 
-class _Dollars(Preprocessor):
+class _ToMarkdown(Preprocessor):
     def run(self, lines: list[str]) -> list[str]:
         text = _DIRECTIVE.sub(_block, "\n".join(lines) + "\n")
-        return _ROLE.sub(lambda role: f"${' '.join(role[1].split())}$", text).splitlines()
+        text = _MATH.sub(lambda math: f"${' '.join(math[1].split())}$", text)
+        text = _LINK.sub(r"[\1](\2)", text)
+        return _ROLE.sub(r"`\1`", text).splitlines()
 
 
 def _block(directive: re.Match[str]) -> str:
     indent, first, body = directive.groups()
     formulas = [formula for formula in [first, *re.split(r"\n[ ]*\n", dedent(body))] if formula.strip()]
-    return "\n" + "".join(f"{indent}$${' '.join(formula.split())}$$\n\n" for formula in formulas)
+    return "\n" + "".join(f"{indent}$${_aligned(' '.join(formula.split()))}$$\n\n" for formula in formulas)
 
 
-class MathExtension(Extension):
-    """Reads both directives of reStructuredText as the dollars of Markdown."""
+def _aligned(formula: str) -> str:
+    several = r"\\" in formula and r"\begin" not in formula
+    return rf"\begin{{aligned}} {formula} \end{{aligned}}" if several else formula
+
+
+class DocstringExtension(Extension):
+    """Rewrites the little reStructuredText that docstrings use as Markdown."""
 
     def extendMarkdown(self, md: Markdown) -> None:
         """Markdown calls this once for each converter."""
-        md.preprocessors.register(_Dollars(md), "math-dollars", 40)
+        md.preprocessors.register(_ToMarkdown(md), "restructured", 40)
 
 
 def _mathml(formula: re.Match[str]) -> str:
@@ -51,7 +61,7 @@ def _mathml(formula: re.Match[str]) -> str:
 
 def on_config(config: Any) -> Any:
     """MkDocs calls this first."""
-    config.markdown_extensions.append(MathExtension())
+    config.markdown_extensions.append(DocstringExtension())
     return config
 
 
