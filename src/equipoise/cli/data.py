@@ -152,7 +152,7 @@ def _split(args: argparse.Namespace) -> int:
     dataset = load(args.dataset)
     if args.test_speakers and args.test_groups:
         raise ValueError("`--test-speakers` and `--test-groups` can't be used together.")
-    implied = "speaker" if args.test_speakers else "group" if args.test_groups else None
+    implied: By | None = "speaker" if args.test_speakers else "group" if args.test_groups else None
     by: By = args.by or implied or ("speaker" if dataset.speakers else "group" if dataset.groups else "none")
     if implied and by != implied:
         raise ValueError(f"`--test-{implied}s` needs `--by {implied}`. Found `--by {by}`.")

@@ -114,25 +114,30 @@ def write(
     kept = data.modalities if modalities is None else {m: data.modalities[m] for m in modalities}
     single = {m: v for m, v in (data.unimodal_labels or {}).items() if m in kept}
     facts = {"assumptions": list(data.assumptions) or None, "sha256": sha256, "published": published}
-    return write_dataset(
-        path,
-        name=name or data.name,
-        source=data.source,
-        task=data.task,
-        modalities=kept,
-        labels=data.labels,
-        ids=data.ids,
-        splits=data.splits,
-        label_range=data.label_range,
-        classes=data.classes,
-        scale=data.scale,
-        texts=data.texts,
-        groups=data.groups,
-        speakers=data.speakers,
-        unimodal_labels=single or None,
-        extra={**data.extra, **{key: value for key, value in facts.items() if value is not None}},
-        overwrite=overwrite,
-    )
+    try:
+        return write_dataset(
+            path,
+            name=name or data.name,
+            source=data.source,
+            task=data.task,
+            modalities=kept,
+            labels=data.labels,
+            ids=data.ids,
+            splits=data.splits,
+            label_range=data.label_range,
+            classes=data.classes,
+            scale=data.scale,
+            texts=data.texts,
+            groups=data.groups,
+            speakers=data.speakers,
+            unimodal_labels=single or None,
+            extra={**data.extra, **{key: value for key, value in facts.items() if value is not None}},
+            overwrite=overwrite,
+        )
+    except DataError as error:
+        # The canonical layout's own checks know rows and parameters, not the file that they came from.
+        says_where = data.source in str(error) or str(path) in str(error)
+        raise error if says_where else DataError(f"{data.source}: {error}") from None
 
 
 def import_dataset(
