@@ -107,6 +107,20 @@ def test_verify_tells_damage_from_leakage(capsys: pytest.CaptureFixture[str], tm
     assert found["leakage"] is None
 
 
+def test_a_dataset_that_cannot_be_opened_is_damaged(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, source: Path
+) -> None:
+    call(capsys, "import", source, "--to", tmp_path / "d", "--map", "audio=mfcc")
+    (tmp_path / "d" / "labels.npy").unlink()
+    code, out, err = call(capsys, "verify", tmp_path / "d")
+    assert (code, err) == (1, "")
+    assert "labels.npy" in out
+    (tmp_path / "d" / "manifest.json").write_text("{")
+    code, out, _ = call(capsys, "verify", tmp_path / "d", "--json")
+    assert code == 1
+    assert "manifest.json" in json.loads(out)["damage"][0]
+
+
 def test_split_by_speaker_ends_the_leak(capsys: pytest.CaptureFixture[str], tmp_path: Path, source: Path) -> None:
     call(capsys, "import", source, "--to", tmp_path / "d", "--map", "audio=mfcc")
     code, out, _ = call(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,17 +96,19 @@ def _import(args: argparse.Namespace) -> int:
         **{key: getattr(args, key) for key in ("split", "task", "classes", "scale", "column", "context", "fold")},
     }
     source = Path(args.source)
-    data = read(source, args.format, **options)
-    checksum = identify(source) if source.is_file() else None
-    dataset = write(
-        data,
-        args.to,
-        name=args.name,
-        modalities=args.modalities,
-        sha256=checksum.sha256 if checksum else None,
-        published=checksum.published if checksum else None,
-        overwrite=args.overwrite,
-    )
+    with _busy(f"reading {source}"):
+        data = read(source, args.format, **options)
+        checksum = identify(source) if source.is_file() else None
+    with _busy(f"writing {args.to}"):
+        dataset = write(
+            data,
+            args.to,
+            name=args.name,
+            modalities=args.modalities,
+            sha256=checksum.sha256 if checksum else None,
+            published=checksum.published if checksum else None,
+            overwrite=args.overwrite,
+        )
     notes = [f"taken for granted: {line}" for line in data.assumptions]
     if checksum and checksum.published:
         notes.append(f"checksum: {checksum.published}")
@@ -126,23 +130,33 @@ def _describe(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from equipoise.data import load
+    from equipoise.data import DataError, load
     from equipoise.data.leakage import check_leakage
 
-    dataset = load(args.dataset)
-    damage = dataset.verify()
-    # Damaged features may be unreadable, and what they share means nothing.
-    leakage = None if damage else check_leakage(dataset)
+    try:
+        dataset = load(args.dataset)
+    except DataError as error:  # a dataset that can't be opened is damaged; one that is not there is bad input
+        return _damaged(args, [str(error)])
+    with _busy("checking files"):
+        damage = dataset.verify()
+    if damage:  # damaged features may be unreadable, and what they share means nothing
+        return _damaged(args, damage)
+    with _busy("looking for leakage"):
+        leakage = check_leakage(dataset)
     if args.json:
-        found = None if leakage is None else leakage.to_json()
-        print_json({"path": str(dataset.path), "intact": not damage, "damage": damage, "leakage": found})
+        print_json({"path": args.dataset, "intact": True, "damage": [], "leakage": leakage.to_json()})
+        return 0
+    print(f"{len(dataset.manifest.files)} files match their checksums.")
+    print("\n".join(_leakage_lines(leakage)))
+    return 0
+
+
+def _damaged(args: argparse.Namespace, damage: Sequence[str]) -> int:
+    if args.json:
+        print_json({"path": args.dataset, "intact": False, "damage": list(damage), "leakage": None})
     else:
-        for line in damage:
-            print(f"damaged: {line}")
-        if leakage is not None:
-            print(f"{len(dataset.manifest.files)} files match their checksums.")
-            print("\n".join(_leakage_lines(leakage)))
-    return 1 if damage else 0
+        print("\n".join(f"damaged: {line}" for line in damage))
+    return 1
 
 
 def _split(args: argparse.Namespace) -> int:
@@ -172,7 +186,8 @@ def _split(args: argparse.Namespace) -> int:
 def _report(dataset: Dataset, as_json: bool, notes: Sequence[str], facts: dict[str, Any]) -> int:
     from equipoise.data.leakage import check_leakage
 
-    leakage = check_leakage(dataset)
+    with _busy("looking for leakage"):
+        leakage = check_leakage(dataset)
     if as_json:
         print_json({**dataset.describe(), **facts, "leakage": leakage.to_json()})
         return 0
@@ -205,6 +220,19 @@ def _report(dataset: Dataset, as_json: bool, notes: Sequence[str], facts: dict[s
     title = f"{manifest.name}, from {manifest.source}, in {dataset.path}"
     print_table(Table(title, columns, rows, (*lines, *notes, *_leakage_lines(leakage))))
     return 0
+
+
+@contextmanager
+def _busy(what: str) -> Iterator[None]:
+    """A spinner on a terminal's standard error, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status(escape(what)):
+        yield
 
 
 def _leakage_lines(leakage: Leakage) -> list[str]:

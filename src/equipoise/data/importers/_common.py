@@ -51,17 +51,17 @@ class ImportedData:
 
 
 class Rows:
-    """Arrays that are made one at a time, when asked for: a source need not fit into memory."""
+    """Arrays that are made one at a time, on each iteration anew: a source need not fit into memory."""
 
-    def __init__(self, size: int, make: Callable[[int], Array]) -> None:
+    def __init__(self, size: int, start: Callable[[], Iterator[Array]]) -> None:
         self.size = size
-        self.make = make
+        self.start = start
 
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[Array]:
-        return (self.make(i) for i in range(self.size))
+        return self.start()
 
 
 def need(mapping: Any, key: Any, where: str) -> Any:
@@ -112,8 +112,11 @@ def content_lengths(padded: Array) -> Array:
     The rule where a file gives no lengths: trailing frames that are zero throughout are padding. A sample that is zero
     throughout has no frames: it lacks the modality.
     """
-    used = (padded != 0).any(axis=2)
-    return np.where(used.any(axis=1), padded.shape[1] - used[:, ::-1].argmax(axis=1), 0)
+    lengths = np.zeros(len(padded), dtype=np.int64)
+    for row, sample in enumerate(padded):  # one at a time: a mask of the whole would be as large as the file
+        used = np.flatnonzero((sample != 0).any(axis=1))
+        lengths[row] = used[-1] + 1 if len(used) else 0
+    return lengths
 
 
 def trimmed(padded: Array, lengths: Any, where: str) -> list[Array]:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from equipoise.data.errors import DataError
@@ -67,10 +68,11 @@ def read(path: Path) -> ImportedData:
     def rows(modality: str) -> Rows:
         folder, ending = FOLDERS[modality]
 
-        def one(i: int) -> Array:
-            return load_array(path / folder / stages[i] / f"{ids[i]}{ending}", f"{path}: {ids[i]}: {modality}")
+        def each() -> Iterator[Array]:
+            for i, stage in zip(ids, stages, strict=True):
+                yield load_array(path / folder / stage / f"{i}{ending}", f"{path}: {i}: {modality}")
 
-        return Rows(len(ids), one)
+        return Rows(len(ids), each)
 
     modalities = {modality: rows(modality) for modality in FOLDERS if (path / FOLDERS[modality][0]).is_dir()}
     return ImportedData(

@@ -8,7 +8,7 @@ of the entry of the same name, or else the rows of the video's entry whose midpo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,14 +196,15 @@ def _frames(file: Path, segments: Sequence[_Segment]) -> Rows:
     if features.ndim != 2 or features.dtype.kind not in "biuf":
         raise DataError(f"{file} should hold [n, d] numbers. Found {features.dtype} of shape {features.shape}.")
     empty = np.zeros((0, features.shape[1]), dtype=np.float32)
-    cached: dict[str, tuple[Array, Array]] = {}
 
-    def one(i: int) -> Array:
+    def each() -> Iterator[Array]:
+        cached: dict[str, tuple[Array, Array]] = {}
         with _open(file) as h5:
-            rows = _rows(h5, file, segments[i], cached)
-        return empty if rows is None else rows
+            for segment in segments:
+                rows = _rows(h5, file, segment, cached)
+                yield empty if rows is None else rows
 
-    return Rows(len(segments), one)
+    return Rows(len(segments), each)
 
 
 def _texts(file: Path, segments: Sequence[_Segment]) -> list[str]:

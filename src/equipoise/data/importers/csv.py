@@ -144,4 +144,4 @@ def _features(path: Path, ids: Sequence[str], modality: str, cells: Sequence[str
         return load_array(path.parent / cells[i].strip(), f"{path}: {ids[i]}: {modality}")
 
     empty = np.zeros((0, load(first).shape[1]), dtype=np.float32)
-    return Rows(len(cells), lambda i: load(i) if cells[i].strip() else empty)
+    return Rows(len(cells), lambda: (load(i) if cell.strip() else empty for i, cell in enumerate(cells)))

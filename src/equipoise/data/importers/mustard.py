@@ -9,7 +9,7 @@ Features, each optional: ``audio_features.p`` (id → ``[283, T]``), ``resnet_po
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +133,10 @@ def _vision(file: Path, before: Path, ids: Sequence[str], context: str) -> Rows:
     if missing:
         raise DataError(f"{file} has no key `{missing[0]}`.")
 
-    def frames_of(index: int) -> Array:
-        i = ids[index]
-        previous = None
-        if with_context:
-            with h5py.File(before) as h5:
-                previous = h5[i][()] if i in h5 else None
-        with h5py.File(file) as h5:
-            return join_frames(context, previous, h5[i][()], f"{file}: {i}")
+    def each() -> Iterator[Array]:
+        with h5py.File(file) as h5, h5py.File(before if with_context else file) as earlier:
+            for i in ids:
+                previous = earlier[i][()] if with_context and i in earlier else None
+                yield join_frames(context, previous, h5[i][()], f"{file}: {i}")
 
-    return Rows(len(ids), frames_of)
+    return Rows(len(ids), each)

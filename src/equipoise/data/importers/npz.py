@@ -195,4 +195,4 @@ def _modalities(
 
 
 def _flat(array: Array) -> Rows:
-    return Rows(len(array), lambda i: array[i].reshape(len(array[i]), -1))
+    return Rows(len(array), lambda: (row.reshape(len(row), -1) for row in array))

@@ -112,9 +112,9 @@ def _word_vectors(path: Path, language: Mapping[Any, Any], keys: Sequence[Any], 
     table = numeric(load_pickle(path / "word_embedding_list.pkl"), str(path / "word_embedding_list.pkl"))
     table = table.astype(np.float32)
 
-    def vectors(i: int) -> Array:
-        where = f"{path / 'language_sdk.pkl'}: {keys[i]}"
-        entry = language[keys[i]]
+    def vectors(key: Any) -> Array:
+        where = f"{path / 'language_sdk.pkl'}: {key}"
+        entry = language[key]
         words = list(need(entry, "punchline_embedding_indexes", where))
         if context == "prepend":
             sentences = need(entry, "context_embedding_indexes", where)
@@ -125,4 +125,4 @@ def _word_vectors(path: Path, language: Mapping[Any, Any], keys: Sequence[Any], 
         found: Array = table[index]
         return found
 
-    return Rows(len(keys), vectors)
+    return Rows(len(keys), lambda: (vectors(key) for key in keys))
