@@ -210,8 +210,8 @@ def _table() -> dict[tuple[str, str], _StandIn]:
         ("_codecs", "encode"): _StandIn("_codecs.encode", _encode),
         ("collections", "OrderedDict"): _StandIn("collections.OrderedDict", _container(dict), dict),
         ("collections", "defaultdict"): _StandIn("collections.defaultdict", _defaultdict),
-        # The released sentiment pickles hold a vocabulary whose default is the training script's own `return_unk`,
-        # which returns 0. The name stands for `int` here; nothing is fetched from `__main__`.
+        # Public training scripts for these files define `return_unk`, returning 0, as a vocabulary's default factory.
+        # The name stands for `int` here; nothing is fetched from `__main__`.
         ("__main__", "return_unk"): _StandIn("__main__.return_unk", _only_default(int), int),
     }
     for core in ("numpy.core", "numpy._core"):
