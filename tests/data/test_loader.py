@@ -174,26 +174,28 @@ def test_bad_parameters_are_named(train: Split, changes: dict[str, Any], message
         Loader(train, **{"batch_size": 10, "shuffle": True, **changes})
 
 
-FLAT = """
-import sys, resource
-import numpy as np, torch
+FLAT = r"""
+import re, sys
+import torch
 from equipoise.data import Loader, load
 torch.set_num_threads(1)
 data = load(sys.argv[1])
 train = data.split("train")
 train.batch(range(64))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # of this program alone; what getrusage tells includes the process that started it
+    return int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1])
+before = peak()
 frames = 0
 for batch in Loader(train, 64, shuffle=True).epoch(0):
     frames += int(batch.masks["audio"].sum())
 train.statistics("audio")
-print(frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(frames, peak() - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured as Linux counts it")
-def test_an_epoch_of_400_mb_takes_under_80_mb(tmp_path: Path) -> None:
-    # 32 MB of mapped pages, a batch or two of 6.4 MB, a piece of the statistics in double precision, and slack.
+def test_an_epoch_of_400_mb_takes_under_120_mb(tmp_path: Path) -> None:
+    # 64 MB of mapped pages, a batch or two of 6.4 MB, a piece of the statistics in double precision, and slack.
     frames = np.ones((250, 100), dtype=np.float32)
     data = write_dataset(
         tmp_path / "set", name="n", source="s", task="regression", modalities={"audio": (frames for _ in range(4000))},
@@ -205,4 +207,4 @@ def test_an_epoch_of_400_mb_takes_under_80_mb(tmp_path: Path) -> None:
     output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
     read, growth = map(int, output.split())
     assert read == 4000 * 250
-    assert growth < 80e3  # in kB
+    assert growth < 120e3  # in kB

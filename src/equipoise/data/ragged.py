@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 
 _HEADER_BYTES = 128
-_RESIDENT_BYTES = 32 << 20  # mapped pages that may stay resident before they are given back
+_RESIDENT_BYTES = 64 << 20  # mapped pages of a file that may stay resident; beyond, they are given back
 _FAULT_BYTES = 128 << 10  # the kernel maps a neighbourhood around each page that is touched
 
 
@@ -105,14 +105,14 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) 
 class Ragged:
     """Sequences ``[T_i, d]`` (or ``[T_i]`` token ids) on disk, opened when first read and mapped, never loaded.
 
-    Pages of a mapped file count as resident memory, so the map is told to let go of them after every 32 MiB touched:
-    the memory of an epoch doesn't depend on the size of the file.
+    Pages of a mapped file count as resident memory, so the map is told to let go of them after every 64 MiB touched:
+    the memory of an epoch doesn't depend on the size of the file. Smaller files stay.
     """
 
     def __init__(self, folder: Path, stem: str) -> None:
         self._path = folder / f"{stem}.npy"
         self._offsets_path = folder / f"{stem}.offsets.npy"
-        self._open: tuple[mmap.mmap | None, Array] | None = None
+        self._open: tuple[mmap.mmap, Array] | None = None
         self._offsets: Index | None = None
         self._touched = 0
 
@@ -165,8 +165,10 @@ class Ragged:
     def _let_go(self, frames: int, rows: int) -> None:
         assert self._open is not None
         mapped, array = self._open
+        if array.nbytes <= _RESIDENT_BYTES or not hasattr(mmap, "MADV_DONTNEED"):
+            return
         self._touched += frames * array.itemsize * int(np.prod(array.shape[1:], dtype=np.int64)) + rows * _FAULT_BYTES
-        if mapped is not None and self._touched > _RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+        if self._touched > _RESIDENT_BYTES:
             mapped.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
 
@@ -180,8 +182,8 @@ def load_small(path: Path) -> Array:
     return array
 
 
-def _map(path: Path) -> tuple[mmap.mmap | None, Array]:
-    """A read-only view of a ``.npy`` file and the map under it; a file of no frames has none."""
+def _map(path: Path) -> tuple[mmap.mmap, Array]:
+    """A read-only view of a ``.npy`` file and the map under it."""
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
