@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from equipoise.cli.arguments import Parser, split_overrides
+from equipoise.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,16 +34,22 @@ def test_make_targets_exist() -> None:
     assert {"demo", "test"} <= asked <= rules
 
 
-def test_subcommands_exist() -> None:
-    cli = pytest.importorskip("equipoise.cli.main")
-    asked = {
-        words[1]
-        for block in blocks("sh")
-        for line in block.splitlines()
-        if (words := line.split())[:1] == ["equipoise"]
-    }
-    assert asked
-    assert asked <= set(cli.COMMANDS)
+LINES = [
+    words
+    for block in blocks("sh")
+    for line in block.splitlines()
+    if (words := shlex.split(line, comments=True))[:1] == ["equipoise"]
+]
+
+
+@pytest.mark.parametrize("words", LINES, ids=" ".join)
+def test_commands_are_understood(words: list[str]) -> None:
+    assert words[1] in COMMANDS
+    parser = Parser()
+    module: Any = importlib.import_module(f"equipoise.cli.{words[1]}")
+    module.add_parser(parser.add_subparsers(dest="command", parser_class=Parser))
+    known, _ = split_overrides(words[1:])
+    assert parser.parse_args(known).command == words[1]
 
 
 def test_links_inside_the_repository_lead_somewhere() -> None:
