@@ -181,12 +181,11 @@ def fit(
     recorder = Recorder(groups.names if groups else (), balancer, world, state.totals)
     log = None
     if folder is not None and rank == 0 and not state.done:
-        log = RunLog(folder, sizes=state.sizes, step=state.step)
+        log = RunLog(folder, sizes=state.sizes)
 
     def checkpoint() -> None:
         if log is None or folder is None:
             return
-        log.flush()
         state.totals, state.sizes = recorder.totals, log.sizes()
         state.scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
         state.save(folder / "checkpoint", model=model, best=best, optimizer=optim.optimizer, balancer=balancer)
@@ -194,7 +193,7 @@ def fit(
     def flush() -> None:
         rows = recorder.flush()
         if log is not None:
-            log.append("steps.csv", rows, at="step")
+            log.steps(rows)
 
     for epoch in range(state.epoch, 0 if state.done else epochs):
         if patience is not None and epoch - state.best_epoch >= patience:
@@ -237,7 +236,8 @@ def fit(
 
         model.eval()
         if balancer is not None:
-            balancer.end_epoch(train=walk(train), val=walk(valid))
+            with torch.no_grad():
+                balancer.end_epoch(train=walk(train), val=walk(valid))
         found = score()
         row = {"epoch": epoch + 1, "step": state.step, **_row(found, recorder.means())}
         ranked = from_first_rank([_rank(sign * found.metrics[select]), _rank(-found.loss)], device, world)
@@ -249,14 +249,12 @@ def fit(
             with torch.no_grad():
                 observer(epoch + 1, model)
         if log is not None:
-            log.append("metrics.csv", [row], at="step")
-            log.append("timing.csv", [{"epoch": epoch + 1, "seconds": seconds}])
+            log.epoch(row, seconds)
         if progress is not None:
             progress(state.step, steps, row)
         checkpoint()
 
     if log is not None and folder is not None:
-        log.close()
         state.save_final(folder / "checkpoint", best)
     model.load_state_dict(best)
     model.eval()

@@ -93,9 +93,7 @@ def split_steps(
     device: torch.device,
     autocast: Autocast = nullcontext,
 ) -> Iterator[Step]:
-    """The `Step`\\ s of a whole split, made as they are read, without gradients; put the model in evaluation mode."""
+    """The `Step`\\ s of a whole split, made as they are read. Turn gradients off, and the model to evaluation."""
     for start in range(0, len(split), batch_size):
         batch = split.batch(np.arange(start, min(start + batch_size, len(split))), modalities).to(device)
-        with torch.no_grad():
-            step = make_step(model, batch, criterion, needs=needs, autocast=autocast)
-        yield step
+        yield make_step(model, batch, criterion, needs=needs, autocast=autocast)

@@ -1,0 +1,76 @@
+"""Run one config undisturbed, and the same one killed again and again; print what both left.
+
+It forks, so that torch loads once, and kills at random moments between the first step and the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import accelerate.state  # type: ignore[import-untyped]  # noqa: F401 - loaded here, so that no child has to
+import torch
+from tensorboard.summary.writer import record_writer  # noqa: F401
+
+from equipoise.training.config import RunConfig, make_config
+from equipoise.training.run import run
+
+torch.set_num_threads(1)
+
+
+def start(config: RunConfig, out: Path) -> int:
+    """A child process that runs the config; this returns when its first step is done."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            run(config, out, progress=lambda *_: os.write(writing, b"."))  # type: ignore[arg-type]
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    os.read(reading, 1)
+    return child
+
+
+def left_by(out: Path) -> dict[str, Any]:
+    """What a run leaves behind, bit by bit; times aside."""
+    files = ["metrics.csv", "steps.csv", "predictions.csv", "checkpoint/final/best.safetensors"]
+    found: dict[str, Any] = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in files}
+    test = json.loads((out / "test.json").read_text())
+    return found | {"test": {key: value for key, value in test.items() if key != "seconds_per_epoch"}}
+
+
+def main(config: RunConfig, folder: Path, kills: int, seed: int) -> None:
+    calm, rough = folder / "calm", folder / "rough"
+    child = start(config, calm)
+    started = time.monotonic()
+    assert os.waitpid(child, 0)[1] == 0
+    lasted = time.monotonic() - started
+
+    draw = random.Random(seed)
+    killed: list[str] = []
+    for _ in range(kills):
+        child = start(config, rough)
+        time.sleep(draw.uniform(0, 0.4) * lasted)
+        if os.waitpid(child, os.WNOHANG)[0]:
+            break
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        names = sorted(path.name for path in (rough / "checkpoint").glob("[ef]*"))
+        killed.append(names[-1] if names else "none")
+    child = start(config, rough)
+    assert os.waitpid(child, 0)[1] == 0
+    print(json.dumps({"killed": killed, "calm": left_by(calm), "rough": left_by(rough)}))
+
+
+if __name__ == "__main__":
+    main(make_config(json.loads(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
