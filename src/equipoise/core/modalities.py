@@ -25,7 +25,7 @@ class Modalities:
         Modalities(text=2, audio=4)
     """
 
-    def __init__(self, **groups: nn.Module | Iterable[nn.Parameter] | Iterable[nn.Module]) -> None:
+    def __init__(self, **groups: nn.Module | Iterable[nn.Parameter | nn.Module]) -> None:
         if len(groups) < 2:
             raise ValueError(f"`Modalities` needs at least two names. Found {list(groups)}.")
         self._groups = {name: _parameters(name, group) for name, group in groups.items()}
