@@ -33,7 +33,7 @@ def check_step(step: Step, split: Split, *, select: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         known = evaluate_metrics(split.manifest.task, step.logits, step.target, scale=split.manifest.labels.scale)
-    if select not in known:
+    if select not in {*known, "last"}:
         raise ValueError(
-            f"Parameter `select` should be one of {', '.join(known)} for this data. Found `select = {select!r}`."
+            f"Parameter `select` should be one of {', '.join(known)}, last for this data. Found `select = {select!r}`."
         )

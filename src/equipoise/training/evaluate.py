@@ -141,7 +141,7 @@ def _predict_batch(model: Any, batch: Batch) -> tuple[Literal["head", "kept"], T
     encoded = model.encode(batch)
     output = model.fuse(encoded)
     if output.unimodal is not None:
-        return "head", output.logits, dict(output.unimodal)
+        return "head", output.logits, {name: x for name, x in output.unimodal.items() if name in encoded}
     subsets = [frozenset({name}) for name in encoded]
     kept = subset_predict(model, batch, encoded).batched(subsets)
     return "kept", output.logits, dict(zip(encoded, kept, strict=True))

@@ -114,6 +114,7 @@ def fit(
         clip: largest global gradient norm; None for no clipping.
         precision: ``"no"``, ``"bf16"`` or ``"fp16"`` (GPU).
         select: the validation metric that chooses; None for ``"mae"`` or ``"accuracy"``. The lower loss breaks ties.
+            ``"last"`` chooses nothing and keeps the last epoch, where validation data are too few to choose by.
         patience: stop after so many epochs without a better one.
         workers: processes that read batches.
         seed: of the order of samples, dropout and noise. Initial weights are the caller's.
@@ -134,7 +135,7 @@ def fit(
     task = train.manifest.task
     loss = loss_for(task, loss)
     select = select or ("accuracy" if task == "classification" else "mae")
-    sign = -1.0 if better(select) == "min" else 1.0
+    sign = 1.0 if select == "last" or better(select) == "max" else -1.0
 
     loader = Loader(
         train, batch_size, shuffle=True, seed=seed, rank=rank, world=world, workers=workers, modalities=names
@@ -240,7 +241,8 @@ def fit(
                 balancer.end_epoch(train=walk(train), val=walk(valid))
         found = score()
         row = {"epoch": epoch + 1, "step": state.step, **_row(found, recorder.means())}
-        ranked = from_first_rank([_rank(sign * found.metrics[select]), _rank(-found.loss)], device, world)
+        chosen_by = epoch if select == "last" else found.metrics[select]
+        ranked = from_first_rank([_rank(sign * chosen_by), _rank(-found.loss)], device, world)
         if not state.best_score or ranked > state.best_score:
             state.best_epoch, state.best_score, state.best_row = epoch + 1, ranked, row
             best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

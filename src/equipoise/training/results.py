@@ -25,7 +25,7 @@ def write_json(path: Path, content: Any) -> None:
     replace_file(path, (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode())
 
 
-def split_report(found: Evaluation, split: Split) -> dict[str, Any]:
+def test_report(found: Evaluation, split: Split) -> dict[str, Any]:
     """Metrics of the test split, each with the 95 % bootstrap interval over its samples."""
     manifest, predictions = split.manifest, found.predictions
     intervals = metric_intervals(manifest.task, predictions.logits, predictions.target, scale=manifest.labels.scale)

@@ -31,8 +31,8 @@ from equipoise.training.prepare import (
 from equipoise.training.results import (
     best_on_test,
     dataset_report,
-    split_report,
     summarise,
+    test_report,
     write_json,
     write_predictions,
 )
@@ -134,10 +134,11 @@ def run(config: RunConfig, out: str | Path, *, resume: bool = True, progress: Pr
             "select": select,
             "epoch": result.best_epoch,
             "epochs": result.epochs,
-            **split_report(found, test),
+            **test_report(found, test),
         }
         if watch is not None:
-            report["test_selected"] = best_on_test(_read_json(out / WATCHED), select, found.metrics)
+            by = ("accuracy" if dataset.manifest.task == "classification" else "mae") if select == "last" else select
+            report["test_selected"] = best_on_test(_read_json(out / WATCHED), by, found.metrics)
         report |= {
             "dataset": dataset_report(dataset),
             "parameters": sum(p.numel() for p in model.parameters()),
