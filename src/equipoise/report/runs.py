@@ -59,12 +59,18 @@ def read_runs(path: str | Path) -> list[Run]:
     Raises:
         FileNotFoundError: `path` is neither.
     """
+    return [read_run(folder) for folder in run_folders(path)]
+
+
+def run_folders(path: str | Path) -> list[Path]:
+    """The `seed-N` directories inside `path` in the order of their numbers; `path` itself where there are none."""
     folder = Path(path)
-    matches = [(re.fullmatch(r"seed-(\d+)", child.name), child) for child in _children(folder)]
+    children = [child for child in folder.iterdir() if child.is_dir()] if folder.is_dir() else []
+    matches = [(re.fullmatch(r"seed-(\d+)", child.name), child) for child in children]
     seeds = [(int(match[1]), child) for match, child in matches if match]
     if (folder / "metrics.csv").is_file() or not seeds:
-        return [read_run(folder)]
-    return [read_run(child) for _, child in sorted(seeds)]
+        return [folder]
+    return [child for _, child in sorted(seeds)]
 
 
 def read_columns(path: Path) -> Columns:
@@ -104,7 +110,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} should hold a JSON object. Found a {type(content).__name__}.")
     return content
-
-
-def _children(folder: Path) -> list[Path]:
-    return [child for child in folder.iterdir() if child.is_dir()] if folder.is_dir() else []

@@ -1,0 +1,45 @@
+"""What the commands print: tables or JSON on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from equipoise.report.tables import Table, to_plain, to_rich
+
+
+def add_json_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`, the same on everything that prints a table."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def print_table(table: Table) -> None:
+    """Print a table: drawn by rich on a terminal, plain aligned text elsewhere."""
+    if not sys.stdout.isatty():
+        print(to_plain(table), end="")
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(Text(table.title, style="bold"))
+    console.print(to_rich(table))
+    for note in table.notes:
+        console.print(Text(note))
+
+
+def print_json(content: Any) -> None:
+    """Print JSON that any reader takes: a number that JSON lacks (NaN, infinity) becomes null."""
+    print(json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,84 @@
+"""Progress of a training on standard error: a bar on a terminal, one plain line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from equipoise.report.tables import cell_text
+
+Row = Mapping[str, "float | int | None"]
+Callback = Callable[[int, int, "Row | None"], None]
+
+
+@contextmanager
+def training_progress(runs: int, select: str | None = None) -> Iterator[Callable[[str], Callback]]:
+    """Show the progress of several runs.
+
+    Args:
+        runs: how many there will be, for the overall bar.
+        select: the validation metric to show beside the loss; None shows the first there is.
+
+    Yields:
+        A function from the run's name to the callback that `training.run` takes.
+    """
+    if not sys.stderr.isatty():
+        yield lambda name: _plain_lines(name, select)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        overall = bar.add_task("runs", total=runs, status="") if runs > 1 else None
+        current = bar.add_task("", total=None, status="", visible=False)
+
+        def start(name: str) -> Callback:
+            if overall is not None:
+                bar.update(overall, completed=started[0])
+            started[0] += 1
+            bar.reset(current, description=name, total=None, visible=True, status="")
+
+            def update(done: int, total: int, row: Row | None) -> None:
+                bar.update(current, completed=done, total=total)
+                if row is not None:
+                    bar.update(current, status=_status(row, select))
+
+            return update
+
+        started = [0]
+        yield start
+
+
+def _plain_lines(name: str, select: str | None) -> Callback:
+    def update(done: int, total: int, row: Row | None) -> None:
+        if row is not None:
+            print(f"{name}: step {done}/{total}, {_status(row, select)}", file=sys.stderr, flush=True)
+
+    return update
+
+
+def _status(row: Row, select: str | None) -> str:
+    fused = [name for name in row if name.startswith("valid/") and name.count("/") == 1]
+    shown = f"valid/{select}" if select else next(iter(fused), "valid_loss")
+    parts = [f"epoch {row.get('epoch')}", f"loss {cell_text(row.get('train_loss'))}"]
+    if shown in row:
+        parts.append(f"{shown.replace('/', ' ')} {cell_text(row[shown])}")
+    return ", ".join(parts)
