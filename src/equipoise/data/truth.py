@@ -15,8 +15,8 @@ def bayes_r2(shares: Mapping[str, float], pair: Sequence[str], precisions: Mappi
     r"""The greatest R² that a function of some modalities can reach on z, by subset (``text+audio``).
 
     With the directions known, a modality tells of a latent what one normal observation does, of precision
-    :math:`p = v^2 \sum_t g_t^2 / \sigma^2`. Of a normal latent of unit variance, :math:`p / (1 + p)` of the variance can
-    then be told; precisions of several modalities that show it add up. Of a sign, :math:`E[\tanh^2(p + \sqrt{p}\,\xi)]`
+    :math:`p = v^2 \sum_t g_t^2 / \sigma^2`. Of a normal latent of unit variance, :math:`p / (1 + p)` can
+    be told; precisions of several modalities that show it add up. Of a sign, :math:`E[\tanh^2(p + \sqrt{p}\,\xi)]`
     with :math:`\xi` normal, and of a product of two, the product of that. Latents are independent, so the parts add up.
 
     Args:
