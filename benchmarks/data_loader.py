@@ -4,7 +4,7 @@
 
 MOSI's unaligned shapes: text 50 x 768, audio 375 x 5, vision 500 x 20, batches of 32, the best of three epochs of a
 train split of 60 %, each row in a process of its own. "pickle" reads the whole pickle for each of three splits and
-builds a sample at a time in Python, collated by `torch.utils.data.DataLoader`, as the common framework does. "padded" is
+builds a sample at a time in Python, collated by `torch.utils.data.DataLoader`, as the common framework does. "padded":
 our loader on frames of the same shapes, "ragged" on sequences of a quarter of these lengths to the whole, as they are
 before padding. Memory is the most that the process held, less what it held after its imports. The disk's cache is warm.
 """
