@@ -35,9 +35,7 @@ def test_a_wrong_parameter_is_named(build: Callable[[Modalities], Balancer], mes
 
 @pytest.mark.parametrize("kind", BALANCERS.values())
 def test_what_it_balances_has_to_be_modalities(kind: type[Balancer]) -> None:
-    with pytest.raises(
-        TypeError, match=r"Parameter `modalities` should be an `equipoise.Modalities`. Found ModuleDict"
-    ):
+    with pytest.raises(TypeError, match=r"should be an `equipoise.Modalities`. Found ModuleDict"):
         kind(nn.ModuleDict({"text": nn.Linear(1, 1)}))  # type: ignore[arg-type]
 
 
@@ -78,7 +76,11 @@ def test_agm_forgets_a_step_that_overflowed() -> None:
         parameter.grad = torch.ones_like(parameter)
     for value in (1.0, float("inf"), float("nan"), 3.0):
         logits = torch.full((2,), value, requires_grad=True)
-        step = Step(logits.sum(), logits=logits, target=torch.zeros(2), predict=lambda kept, x=logits: 0.5 * x)
+
+        def predict(kept: frozenset[str], logits: torch.Tensor = logits) -> torch.Tensor:
+            return 0.5 * logits
+
+        step = Step(logits.sum(), logits=logits, target=torch.zeros(2), predict=predict)
         balancer(step)
         balancer.modulate()
     assert balancer.steps == 2

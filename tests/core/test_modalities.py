@@ -27,7 +27,7 @@ def test_from_a_mapping() -> None:
 
 def test_tied_weights_within_one_modality_count_once() -> None:
     tied = nn.Linear(2, 2, bias=False)
-    assert len(Modalities(text=[tied, tied, tied.weight], audio=nn.Linear(1, 1)).parameters("text")) == 1
+    assert len(Modalities(text=[tied, tied, *tied.parameters()], audio=nn.Linear(1, 1)).parameters("text")) == 1
 
 
 def test_gradients_are_those_that_are_there() -> None:
