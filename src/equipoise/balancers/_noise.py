@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Noise(nn.Module):
-    """A stream of standard normal noise; its position is part of the ``state_dict``.
+    """A stream of normal noise; its position is part of the ``state_dict``.
 
     The stream belongs to the device that it was first drawn on.
     """
@@ -17,14 +17,20 @@ class Noise(nn.Module):
         self.seed = seed
         self._generator: torch.Generator | None = None
         self._restored: Tensor | None = None
+        self._room: Tensor | None = None
 
-    def like(self, tensor: Tensor) -> Tensor:
-        """Noise of the shape, type and device of ``tensor``."""
+    def add_to(self, tensor: Tensor, spread: Tensor) -> None:
+        """Add noise of the standard deviation ``spread`` ``[]`` to ``tensor``, in place."""
         if self._generator is None:
             self._generator = torch.Generator(tensor.device).manual_seed(self.seed)
             if self._restored is not None:
                 self._generator.set_state(self._restored)
-        return torch.randn(tensor.shape, generator=self._generator, dtype=tensor.dtype, device=tensor.device)
+        # Fresh memory for each tensor would cost a CPU half as much again as the drawing itself.
+        room = self._room
+        if room is None or room.numel() < tensor.numel() or (room.dtype, room.device) != (tensor.dtype, tensor.device):
+            room = self._room = tensor.new_empty(tensor.numel())
+        noise = room[: tensor.numel()].normal_(generator=self._generator)
+        tensor.addcmul_(noise.view(tensor.shape), spread)
 
     def get_extra_state(self) -> Tensor:
         """The stream's position (``uint8``); empty before the first draw."""

@@ -34,7 +34,8 @@ class OGMGE(Balancer):
     The paper has two modalities; we compare with the mean of the others. It has classes only; for regression we put
     $s_m = \sum_i \exp(-|\hat y_i^m - y_i|)$, a Laplace likelihood, which lies in (0, 1] as a probability does. The
     authors' code scales convolution kernels only (4-D gradients), and so does nothing to a transformer; we take every
-    gradient. Micro-batches add up until ``modulate()``, ranks too, and all ranks draw the same noise.
+    gradient. Micro-batches add up until ``modulate()``, ranks too, and all ranks draw the same noise. On a CPU the
+    drawing takes time in proportion to the parameters: 5 to 6 ns each.
 
     Args:
         modalities: encoders with an output of their own in ``Step.unimodal``.
@@ -107,16 +108,18 @@ class OGMGE(Balancer):
             return
         scores = sum_over_ranks(scores)
         factors = ogm_factors(scores, self.alpha)
-        noise = None if self.noise is None else self._draw(self.noise)
+        gradients = [gradient for name in self.modalities for gradient in self.modalities.gradients(name)]
+        spreads = [] if self.noise is None else [_spread(gradient) for gradient in gradients]
         self.scaling(factors)
-        if noise is not None:
-            gradients = [gradient for name in self.modalities for gradient in self.modalities.gradients(name)]
-            torch._foreach_add_(gradients, noise)
+        if self.noise is not None:
+            for gradient, spread in zip(gradients, spreads, strict=True):
+                self.noise.add_to(gradient, spread)
         self.trace = {"scores": scores, "factors": factors}
 
-    def _draw(self, noise: Noise) -> list[Tensor]:
-        gradients = [gradient for name in self.modalities for gradient in self.modalities.gradients(name)]
-        return [noise.like(g).mul_(g.std(correction=min(1, g.numel() - 1)) + 1e-8) for g in gradients]
+
+def _spread(gradient: Tensor) -> Tensor:
+    """Standard deviation; that of a single number is 0. The 1e-8 is the authors'."""
+    return gradient.std(correction=min(1, gradient.numel() - 1)) + 1e-8
 
 
 def outputs_of(balancer: Balancer, step: Step) -> dict[str, Tensor]:
