@@ -38,9 +38,10 @@ def test_nearest(word: str, hint: str) -> None:
 def test_a_wrong_choice_names_the_nearest() -> None:
     parser = Parser(prog="equipoise list")
     parser.add_argument("kind", choices=["models", "balancers"])
-    with pytest.raises(ValueError, match=r"unknown `modles`\. Did you mean `models`\? Valid: models, balancers\.") as info:
+    with pytest.raises(ValueError) as info:
         parser.parse_args(["modles"])
-    assert "\n" not in str(info.value)
+    told = "unknown `modles`. Did you mean `models`? Valid: models, balancers. See `equipoise list --help`."
+    assert str(info.value) == told
 
 
 def test_flags_are_never_abbreviated() -> None:

@@ -60,8 +60,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--versio"], "unknown flag `--versio`. Did you mean `--version`? See `equipoise --help`."),
         (["list", "--jsn"], "unknown flag `--jsn`. Did you mean `--json`? See `equipoise list --help`."),
         (["train", "--otu", "x"], "unknown flag `--otu`. Did you mean `--out`? See `equipoise train --help`."),
-        (["list", "modles"], "unknown `modles`. Did you mean `models`? Valid: models, balancers, metrics, formats, all. "
-                             "See `equipoise list --help`."),
+        (
+            ["list", "modles"],
+            "unknown `modles`. Did you mean `models`? Valid: models, balancers, metrics, formats, all. "
+            "See `equipoise list --help`.",
+        ),
         (["evaluate"], "the following arguments are required: RUN_DIR. See `equipoise evaluate --help`."),
         (["train", "a.yaml", "b.yaml"], "unknown argument `b.yaml`. See `equipoise train --help`."),
         (["train", "nowhere.yaml"], "Config file not found: nowhere.yaml."),
@@ -73,8 +76,8 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: li
 
 
 def test_a_missing_workbench_is_one_line() -> None:
-    blocked = "import sys; sys.modules['pydantic'] = None; from equipoise.cli.main import main; sys.exit(main(['train']))"
-    done = process(code=blocked)
+    code = "import sys; sys.modules['pydantic'] = None; from equipoise.cli.main import main; sys.exit(main(['train']))"
+    done = process(code=code)
     assert done.returncode == 2
     assert done.stderr == 'equipoise: the command line needs the workbench: pip install "equipoise[workbench]"\n'
 

@@ -93,7 +93,7 @@ def formats() -> Table:
 def summary(found: object) -> str:
     """The first sentence of a docstring, on one line."""
     text = " ".join((inspect.getdoc(found) or "").partition("\n\n")[0].split())
-    return re.split(r"(?<=[.:])\s", text, maxsplit=1)[0].rstrip(".:").replace("`", "")
+    return re.split(r"(?<=\.)\s", text, maxsplit=1)[0].rstrip(".").replace("`", "")
 
 
 def paper(found: type) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", ":", "-.")
+DASHES = ("-", "--", "-.", ":")
 STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.titlesize": 12,
@@ -80,7 +80,7 @@ def plot_norms(groups: Mapping[str, Sequence[Run]], path: str | Path, *, title: 
                        log=True)
             axes.set_title(name)
             axes.set_xlabel("step" if by_step else "epoch")
-            axes.set_yscale("log")
+            _log_scale(axes)
             _whole_ticks(axes)
         panels[0].set_ylabel("gradient norm (log scale)")
         _legend(figure, panels)
@@ -120,7 +120,7 @@ def plot_own_accuracy(
                 x, series = _by_epoch(runs, f"valid/{modality}/{metric}")
                 _curve(axes, x, series, label=name, color=COLORS[i % len(COLORS)], dashes=DASHES[i % len(DASHES)])
             if alone and modality in alone:
-                axes.axhline(alone[modality], color="#555555", linestyle=":", linewidth=1.6, label="trained alone")
+                axes.axhline(alone[modality], color="#777777", linestyle=(0, (1, 2)), label="trained alone")
             axes.set_title(modality)
             axes.set_xlabel("epoch")
             _whole_ticks(axes)
@@ -200,6 +200,15 @@ def _whole_ticks(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _log_scale(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
