@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -37,9 +36,7 @@ def train(data: Path, out: Path, name: str) -> LateFusion:
     dataset = load(data)
     torch.manual_seed(int(os.environ.get("RANK", "0")))  # ranks that start differently must not stay so
     dims = {modality: info.dim for modality, info in dataset.manifest.modalities.items()}
-    # AGM's muted sequences are as long as the rank's longest, which a recurrent encoder would notice: so here the mean.
-    encoder: Any = "mean" if name == "agm" else "gru"
-    model = LateFusion(dims=dims, hidden=4, encoder=encoder, dropout=0.0)
+    model = LateFusion(dims=dims, hidden=4, encoder="gru", dropout=0.0)
     fit(
         model,
         train=dataset.split("train"),

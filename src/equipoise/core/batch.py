@@ -47,10 +47,12 @@ class Batch:
         )
 
     def muted(self) -> Batch:
-        """One row of nothing, as long as this batch: zero frames, or a single padding token (id 0)."""
+        """One row of nothing: a single zero frame, or padding token (id 0), padded to the length of this batch.
+
+        One frame and not all of them, so that what an absent modality says does not depend on the batch's padding.
+        """
         inputs = {name: torch.zeros_like(x[:1]) for name, x in self.inputs.items()}
-        masks = {name: torch.ones_like(mask[:1]) for name, mask in self.masks.items()}
-        for name, x in inputs.items():
-            if not x.is_floating_point():
-                masks[name][:, 1:] = False
+        masks = {name: torch.zeros_like(mask[:1]) for name, mask in self.masks.items()}
+        for mask in masks.values():
+            mask[:, :1] = True
         return Batch(inputs, masks, self.target[:1], self.index[:1])
