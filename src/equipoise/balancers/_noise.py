@@ -25,7 +25,7 @@ class Noise(nn.Module):
             self._generator = torch.Generator(tensor.device).manual_seed(self.seed)
             if self._restored is not None:
                 self._generator.set_state(self._restored)
-        # Fresh memory for each tensor would cost a CPU half as much again as the drawing itself.
+        # Kept room: fresh memory for each tensor costs a CPU a quarter more time.
         room = self._room
         if room is None or room.numel() < tensor.numel() or (room.dtype, room.device) != (tensor.dtype, tensor.device):
             room = self._room = tensor.new_empty(tensor.numel())

@@ -35,7 +35,7 @@ class OGMGE(Balancer):
     $s_m = \sum_i \exp(-|\hat y_i^m - y_i|)$, a Laplace likelihood, which lies in (0, 1] as a probability does. The
     authors' code scales convolution kernels only (4-D gradients), and so does nothing to a transformer; we take every
     gradient. Micro-batches add up until ``modulate()``, ranks too, and all ranks draw the same noise. On a CPU the
-    drawing takes time in proportion to the parameters: 5 to 6 ns each.
+    drawing takes time in proportion to the parameters: about 4 ns each.
 
     Args:
         modalities: encoders with an output of their own in ``Step.unimodal``.
