@@ -55,8 +55,8 @@ def test_summary_and_paper_come_from_the_docstring() -> None:
         """Does this: that
         and more. More.
 
-        From `A paper <https://x.org/1>`_
-        (Some et al., VENUE 2020), Eq. 3; see `another <https://x.org/2>`_.
+        From [A
+        paper](https://x.org/1) (Some et al., VENUE 2020), Eq. 3; see [another](https://x.org/2).
         """
 
     class Bare:

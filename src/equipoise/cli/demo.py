@@ -21,7 +21,7 @@ BALANCER = {"name": "ags", "alpha": 3.0, "apply_to": "update"}
 BALANCED = "AGS"
 # One setting for every row, tuned for none of them: see docs/cli/demo.md.
 MODEL = {"name": "LateFusion", "hidden": 32, "encoder": "mean"}
-UTTERANCES, EPOCHS, LR = 2000, 20, 5e-3
+UTTERANCES, EPOCHS, LR = 2000, 15, 5e-3
 QUICK_UTTERANCES, QUICK_EPOCHS = 200, 2
 OWN = "corr"
 

@@ -86,7 +86,7 @@ def formats() -> Table:
     """Every file format that `equipoise data import` reads."""
     from equipoise.data.importers import FORMATS
 
-    rows = tuple((name, summary(found)) for name, found in FORMATS.items())
+    rows = tuple((name, summary(inspect.getmodule(read))) for name, read in FORMATS.items())
     return Table("Dataset formats (equipoise data import --format NAME)", ("name", "what it is"), rows)
 
 
@@ -99,7 +99,7 @@ def summary(found: object) -> str:
 def paper(found: type) -> str:
     """The first paper linked in a class's docstring, with its authors and year where they stand; else nothing."""
     text = " ".join((inspect.getdoc(found) or "").split())
-    link = re.search(r"`([^`<]+) <(https?://[^>]+)>`_+(?: \(([^()]*\b(?:19|20)\d\d)\))?", text)
+    link = re.search(r"\[([^\]]+)\]\(https?://[^)]+\)(?: \(([^()]*\b(?:19|20)\d\d)\))?", text)
     if link is None:
         return ""
-    return f"{link[1].strip()} ({link[3]})" if link[3] else link[1].strip()
+    return f"{link[1]} ({link[2]})" if link[2] else link[1]
