@@ -76,8 +76,15 @@ def plot_norms(groups: Mapping[str, Sequence[Run]], path: str | Path, *, title: 
         for axes, (name, runs) in zip(panels, groups.items(), strict=True):
             for i, modality in enumerate(runs[0].modalities):
                 x, series = (_by_step if by_step else _by_epoch)(runs, f"norm/{modality}")
-                _curve(axes, x, series, label=modality, color=COLORS[i % len(COLORS)], dashes=DASHES[i % len(DASHES)],
-                       log=True)
+                _curve(
+                    axes,
+                    x,
+                    series,
+                    label=modality,
+                    color=COLORS[i % len(COLORS)],
+                    dashes=DASHES[i % len(DASHES)],
+                    log=True,
+                )
             axes.set_title(name)
             axes.set_xlabel("step" if by_step else "epoch")
             _log_scale(axes)
@@ -111,8 +118,10 @@ def plot_own_accuracy(
     first = next(iter(groups.values()))[0]
     names = [m for m in first.modalities if f"valid/{m}/{metric}" in first.epochs]
     if not names:
-        raise ValueError(f"No column `valid/<modality>/{metric}` in {first.path / 'metrics.csv'}: "
-                         "the model has no head of its own for each modality.")
+        raise ValueError(
+            f"No column `valid/<modality>/{metric}` in {first.path / 'metrics.csv'}: "
+            "the model has no head of its own for each modality."
+        )
     with _style():
         figure, panels = _panels(len(names), title)
         for axes, modality in zip(panels, names, strict=True):
@@ -217,8 +226,14 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        figure.legend(list(entries.values()), list(entries), loc="outside lower center",
-                      ncols=min(4, len(entries)), frameon=False, handlelength=2.8)
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside lower center",
+            ncols=min(4, len(entries)),
+            frameon=False,
+            handlelength=2.8,
+        )
 
 
 def _save(figure: Figure, path: str | Path) -> list[Path]:

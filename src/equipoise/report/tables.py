@@ -81,8 +81,10 @@ def to_plain(table: Table, digits: int = 3) -> str:
     widths = [max(len(row[i]) for row in grid) for i in range(len(table.columns))]
     lines = [table.title, ""]
     for position, row in enumerate(grid):
-        padded = (text.ljust(width) if i == 0 or _is_text(table, i) else text.rjust(width)
-                  for i, (text, width) in enumerate(zip(row, widths, strict=True)))
+        padded = (
+            text.ljust(width) if i == 0 or _is_text(table, i) else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
         lines.append("  ".join(padded).rstrip())
         if position == 0:
             lines.append("  ".join("-" * width for width in widths))
@@ -93,6 +95,7 @@ def to_plain(table: Table, digits: int = 3) -> str:
 
 def to_markdown(table: Table, digits: int = 3) -> str:
     """A Markdown table under its title, notes as paragraphs."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
 
@@ -124,6 +127,7 @@ def to_csv(table: Table) -> str:
 
 def to_latex(table: Table, digits: int = 3) -> str:
     r"""A LaTeX `tabular` with booktabs rules (`\usepackage{booktabs}`), notes as comments."""
+
     def line(cells: Sequence[str]) -> str:
         return " & ".join(_escape(text) for text in cells) + r" \\"
 
@@ -136,6 +140,7 @@ def to_latex(table: Table, digits: int = 3) -> str:
 
 def to_records(table: Table) -> dict[str, object]:
     """The table as JSON-ready values; a spread becomes `{"mean", "sd", "seeds"}`, a NaN becomes `null`."""
+
     def value(cell: Cell) -> object:
         if isinstance(cell, Spread):
             return {"mean": _finite(cell.mean), "sd": _finite(cell.sd), "seeds": cell.count}
