@@ -91,7 +91,7 @@ def avmnist(source: Path, to: Path) -> None:
         source="avmnist_parts.npz",
         task="classification",
         modalities={
-            "audio": (logmel[i].T.astype(np.float32) for i in spoken),
+            "audio": (logmel[i].reshape(1, -1).astype(np.float32) for i in spoken),
             "vision": images[:, None].astype(np.float32),
         },
         labels=digits,
