@@ -137,6 +137,19 @@ def test_rich_shows_names_with_brackets_as_they_are() -> None:
     assert "[/]" in shown
 
 
+def test_rich_on_a_narrow_terminal_cuts_no_word() -> None:
+    from rich.console import Console
+
+    names = tuple(f"column {i}" for i in range(6))
+    out = io.StringIO()
+    Console(file=out, width=70).print(to_rich(Table("t", ("run", *names), (("plain", *[Spread(0.5, 0.125, 3)] * 6),))))
+    shown = out.getvalue()
+    assert shown.count("0.500") == 6
+    assert shown.count("0.125") == 6
+    assert shown.count("column") == 6
+    assert "plain" in shown
+
+
 def test_a_short_row_is_refused() -> None:
     with pytest.raises(ValueError, match=r"should hold 2 cells a row\. Found 1"):
         Table("t", ("a", "b"), (("x",),))

@@ -14,31 +14,31 @@ SHOWN = (
     *("mae", "corr", "acc7", "acc5", "acc3", "acc2", "acc2_nn", "acc2_pn", "f1", "f1_nn", "f1_pn"),
     *("accuracy", "f1_weighted", "f1_macro", "nll", "ece"),
 )
-OWN = {"head": "own head", "kept": "others muted"}
+OWN = {"head": "its own head", "kept": "the fusion with the others muted"}
 
 
 def result_table(results: Sequence[Result]) -> Table:
-    """The table of one training: one row for the fusion, one for each modality's own prediction.
+    """The table of one training: one row a metric; one column for the fusion, one for each modality's own prediction.
 
     Args:
         results: what `test.json` holds, one a seed, all of one config.
 
     Returns:
-        Means ± standard deviations over seeds; for one seed the figure, and a row with its 95 % interval over samples.
+        Means ± standard deviations over seeds; for one seed the figures, and the 95 % interval over samples.
     """
     first = results[0]
     names = [name for name in SHOWN if name in first["metrics"]]
-    rows: list[tuple[Cell, ...]] = [("fused", *over_seeds([result["metrics"] for result in results], names))]
+    columns: dict[str, list[Cell]] = {"fused": over_seeds([result["metrics"] for result in results], names)}
+    if len(results) == 1 and first.get("interval"):
+        columns["95 % interval"] = [_interval(first["interval"].get(name)) for name in names]
     if first.get("test_selected"):
         selected = [result["test_selected"] for result in results]
-        rows.append(("fused, test-selected", *over_seeds([each["metrics"] for each in selected], names)))
-        rows.append(("gap (test-selected − honest)", *over_seeds([each["gap"] for each in selected], names)))
-    if len(results) == 1 and first.get("interval"):
-        rows.append(("95 % interval", *(_interval(first["interval"].get(name)) for name in names)))
+        columns["test-selected"] = over_seeds([each["metrics"] for each in selected], names)
+        columns["gap"] = over_seeds([each["gap"] for each in selected], names)
     for modality in first["modalities"]:
-        own = [result["modalities"][modality] for result in results]
-        rows.append((f"{modality}, {OWN.get(first.get('own', ''), 'own')}", *over_seeds(own, names)))
-    return Table(title(results), (first.get("split", "test"), *names), tuple(rows), tuple(notes(results)))
+        columns[modality] = over_seeds([result["modalities"][modality] for result in results], names)
+    rows = tuple((name, *cells) for name, *cells in zip(names, *columns.values(), strict=True))
+    return Table(title(results), (first.get("split", "test"), *columns), rows, tuple(notes(results)))
 
 
 def over_seeds(rows: Sequence[Mapping[str, float | None]], names: Sequence[str]) -> list[Cell]:
@@ -68,12 +68,14 @@ def notes(results: Sequence[Result]) -> list[str]:
     """The protocol, the seeds, what leaks, and what looks too good."""
     first = results[0]
     lines = [f"Protocol {first['protocol']}{_choice(results)}"]
+    if first.get("own") in OWN:
+        lines.append(f"Columns {', '.join(first['modalities'])}: what each modality says by {OWN[first['own']]}.")
     if "modalities_used" in first:
         lines.append(f"Modalities used: {', '.join(first['modalities_used'])}.")
     if first.get("test_selected"):
         lines.append(
-            "Test-selected figures are of the epoch that looks best on the test split: several released codes publish "
-            "them, and they are too good."
+            "Test-selected: the epoch that looks best on the test split. Several released codes publish such figures, "
+            "which are too good; the gap is test-selected − honest."
         )
     if first["dataset"].get("leaks"):
         lines += [f"Leakage: {message}" for message in first["dataset"].get("leakage", [])]

@@ -158,7 +158,10 @@ def to_rich(table: Table, digits: int = 3) -> RichTable:
     shown = RichTable()
     for i, name in enumerate(table.columns):
         left = i == 0 or _is_text(table, i)
-        shown.add_column(Text(name), justify="left" if left else "right", no_wrap=not left, overflow="fold")
+        # On a narrow terminal cells break between words; no word is cut.
+        texts = [name, *(cell_text(row[i], digits) for row in table.rows)]
+        longest = max((len(word) for text in texts for word in text.split()), default=0)
+        shown.add_column(Text(name), justify="left" if left else "right", min_width=longest, overflow="fold")
     for row in table.rows:
         shown.add_row(*(Text(cell_text(cell, digits)) for cell in row))
     return shown
