@@ -25,7 +25,11 @@ def process(*arguments: str, code: str | None = None) -> subprocess.CompletedPro
     command = ["-c", code] if code else ["-m", "equipoise"]
     return subprocess.run(
         [sys.executable, *command, *arguments],
-        capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 

@@ -34,12 +34,19 @@ network."""
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser("demo", help="the whole of it on synthetic data", description=ABOUT,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = subparsers.add_parser(
+        "demo",
+        help="the whole of it on synthetic data",
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", default="runs/demo", metavar="DIR", help="where runs, plots and tables go (runs/demo)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds (3)")
-    parser.add_argument("--quick", action="store_true",
-                        help=f"{QUICK_UTTERANCES} utterances, {QUICK_EPOCHS} epochs: shows that it runs, no more")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"{QUICK_UTTERANCES} utterances, {QUICK_EPOCHS} epochs: shows that it runs, no more",
+    )
     add_json_flag(parser)
 
 
@@ -60,8 +67,15 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         from equipoise.report.tables import to_records
 
-        print_json({"run": str(out), "table": to_records(table), "truth": truth, "results": results,
-                    "plots": [str(picture) for picture in pictures]})
+        print_json(
+            {
+                "run": str(out),
+                "table": to_records(table),
+                "truth": truth,
+                "results": results,
+                "plots": [str(picture) for picture in pictures],
+            }
+        )
         return 0
     print_table(table)
     print(f"\nRun directory: {out} (plots in {out / 'plots'})")
@@ -124,8 +138,10 @@ def describe(truth: Mapping[str, Any]) -> str:
     share = {key: f"{100 * value:.0f} %" for key, value in truth["shares"].items()}
     own = ", ".join(f"{m} alone {share[f'alone_{m}']}" for m in MODALITIES)
     pair = " and ".join(truth["synergy_of"])
-    return (f"Truth: of the label, {own}, shared by all {share['shared']}, only in the combination of {pair} "
-            f"{share['synergy']}, noise {share['noise']}; audio and vision are slow to learn by construction.")
+    return (
+        f"Truth: of the label, {own}, shared by all {share['shared']}, only in the combination of {pair} "
+        f"{share['synergy']}, noise {share['noise']}; audio and vision are slow to learn by construction."
+    )
 
 
 def draw(out: Path) -> list[Path]:
@@ -140,8 +156,9 @@ def draw(out: Path) -> list[Path]:
     for metric, word in (("acc2_pn", "accuracy"), (OWN, "correlation")):
         alone = {m: chosen(read_runs(out / f"{m}-alone"), f"valid/{metric}") for m in MODALITIES}
         title = f"Each modality's own {word}, synthetic data"
-        pictures += plot_own_accuracy({**pair, "multi-loss": multi}, out / "plots" / f"own_{word}", metric=metric,
-                                      alone=alone, title=title)
+        pictures += plot_own_accuracy(
+            {**pair, "multi-loss": multi}, out / "plots" / f"own_{word}", metric=metric, alone=alone, title=title
+        )
     return pictures
 
 

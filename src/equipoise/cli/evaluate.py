@@ -23,7 +23,9 @@ examples:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "evaluate", help="score a finished run", epilog=EXAMPLES,
+        "evaluate",
+        help="score a finished run",
+        epilog=EXAMPLES,
         description="Score the model of a run directory, with 95 % bootstrap intervals over samples.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -32,8 +32,11 @@ METRICS = {
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser("list", help="names of models, balancers, metrics and dataset formats",
-                                   description="Names of models, balancers, metrics and dataset formats.")
+    parser = subparsers.add_parser(
+        "list",
+        help="names of models, balancers, metrics and dataset formats",
+        description="Names of models, balancers, metrics and dataset formats.",
+    )
     parser.add_argument("kind", nargs="?", default="all", choices=[*KINDS, "all"], help="what to list (all)")
     add_json_flag(parser)
 

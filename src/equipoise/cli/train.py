@@ -38,7 +38,9 @@ SETTINGS = {
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "train", help="train a model on a dataset", epilog=EXAMPLES,
+        "train",
+        help="train a model on a dataset",
+        epilog=EXAMPLES,
         description="Train a model, choose its epoch on validation data, score it once on test, write a run directory.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -26,8 +26,10 @@ def verdict(results: Mapping[str, Results], name: str, modalities: Sequence[str]
 
     lines = [starvation(inside["plain"], alone, own), fused_sentence(name, fused["balanced"], fused["plain"])]
     lines.append(own_sentence(name, inside["balanced"], inside["plain"], own))
-    lines.append(own_sentence("Multi-loss", inside["multi-loss"], inside["plain"], own)
-                 + f" Its fused mae: {_against(fused['multi-loss'], fused['plain'])}.")
+    lines.append(
+        own_sentence("Multi-loss", inside["multi-loss"], inside["plain"], own)
+        + f" Its fused mae: {_against(fused['multi-loss'], fused['plain'])}."
+    )
     return lines
 
 
