@@ -33,6 +33,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "multi-loss (weight 1)": {"train.unimodal_weight": 1.0},
     "AGS, α 1, gradient": {"balancer": {"name": "ags", "alpha": 1.0}},
     "AGS, α 1, update": {"balancer": {"name": "ags", "alpha": 1.0, "apply_to": "update"}},
+    "OGM, α 0.5, update, no noise": {
+        "balancer": {"name": "ogm_ge", "alpha": 0.5, "noise": False, "apply_to": "update"}
+    },
     "OGM-GE, α 0.5, gradient": {"balancer": {"name": "ogm_ge", "alpha": 0.5}},
     "OGM-GE, α 0.5, update": {"balancer": {"name": "ogm_ge", "alpha": 0.5, "apply_to": "update"}},
     "AGM, α 1": {"balancer": {"name": "agm", "alpha": 1.0}},
