@@ -52,7 +52,7 @@ class Killed(Exception):
 
 
 def train(
-    dataset: Dataset, model: LateFusion, folder: Path, progress: Callable[..., None] | None = None
+    dataset: Dataset, model: LateFusion, folder: Path, progress: Callable[..., None] | None = None, *, every: int = 4
 ) -> dict[str, torch.Tensor]:
     fit(
         model,
@@ -61,7 +61,7 @@ def train(
         balancer=AGM(model.modalities(), alpha=1.0),
         epochs=3,
         batch_size=8,
-        checkpoint_every=4,
+        checkpoint_every=every,
         run_dir=folder,
         progress=progress,
     )
@@ -102,6 +102,16 @@ def test_every_step_can_be_the_last_before_a_resume(
     with pytest.raises(Killed):
         train(dataset, fresh_model(dataset), tmp_path, stop_at(last))
     assert_same(tmp_path, train(dataset, fresh_model(dataset), tmp_path), calm)
+
+
+def test_without_checkpoints_a_stopped_run_starts_anew_and_ends_the_same(
+    dataset: Dataset, tmp_path: Path, calm: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    with pytest.raises(Killed):
+        train(dataset, fresh_model(dataset), tmp_path, stop_at(17), every=0)
+    assert not (tmp_path / "checkpoint").exists()
+    assert_same(tmp_path, train(dataset, fresh_model(dataset), tmp_path, every=0), calm)
+    assert [folder.name for folder in (tmp_path / "checkpoint").iterdir() if folder.is_dir()] == ["final"]
 
 
 @pytest.mark.parametrize("size", [100, 1000, 6000])

@@ -87,7 +87,7 @@ def configs(data: str, epochs: int) -> dict[str, RunConfig]:
     from equipoise.training.config import make_config
 
     base = {"data": data, "model": MODEL, "threads": 1}
-    train: dict[str, Any] = {"epochs": epochs, "lr": LR}
+    train: dict[str, Any] = {"epochs": epochs, "lr": LR, "checkpoint_every": 0}
     made = {
         "plain": make_config({**base, "train": train}),
         "balanced": make_config({**base, "train": train, "balancer": BALANCER}),

@@ -74,7 +74,10 @@ class TextConfig(_Part):
 
 
 class TrainConfig(_Part):
-    """How the loop trains. ``warmup`` is a share of all steps; ``checkpoint_every`` counts steps (None: each epoch)."""
+    """How the loop trains. ``warmup`` is a share of all steps; ``checkpoint_every`` counts steps.
+
+    None is each epoch, 0 none before the end.
+    """
 
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -93,7 +96,7 @@ class TrainConfig(_Part):
     normalise: bool = True
     select: str | None = None
     loss: Literal["l1", "mse", "cross_entropy"] | None = None
-    checkpoint_every: int | None = Field(None, ge=1)
+    checkpoint_every: int | None = Field(None, ge=0)
 
 
 def _named(value: Any) -> Any:

@@ -120,7 +120,8 @@ def fit(
         seed: of the order of samples, dropout and noise. Initial weights are the caller's.
         run_dir: where tables and checkpoints go; None keeps nothing.
         resume: go on from the latest checkpoint in ``run_dir``.
-        checkpoint_every: optimizer steps between checkpoints inside an epoch; one at its end is always written.
+        checkpoint_every: optimizer steps between checkpoints inside an epoch, beside the one at its end. 0 writes none
+            before training ends: for runs so short that starting anew costs less.
         progress: called with (steps done, steps in all, the epoch's row or None) after each step and each epoch.
         observer: called with (epoch, model) after each validation, on the first rank; what it returns is ignored.
 
@@ -254,7 +255,8 @@ def fit(
             log.epoch(row, seconds)
         if progress is not None:
             progress(state.step, steps, row)
-        checkpoint()
+        if checkpoint_every != 0:
+            checkpoint()
 
     if log is not None and folder is not None:
         state.save_final(folder / "checkpoint", best)

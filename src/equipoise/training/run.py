@@ -39,7 +39,7 @@ from equipoise.training.results import (
 from equipoise.training.seeds import seed_all
 
 CONFIG, TEST, PREDICTIONS, WATCHED = "config.yaml", "test.json", "predictions.csv", "test_by_epoch.json"
-_FREE = {"threads", "train.workers"}  # settings that may differ when a run is resumed
+_FREE = {"threads", "train.workers", "train.checkpoint_every"}  # settings that may differ when a run is resumed
 
 Progress = Callable[[int, int, "Mapping[str, float | int | None] | None"], None]
 
