@@ -1,14 +1,16 @@
-"""Progress of a training on standard error: a bar on a terminal, one plain line an epoch elsewhere."""
+"""Progress of a training on standard error: a bar on a terminal; elsewhere a plain line every five seconds."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from equipoise.report.tables import cell_text
 
 Row = Mapping[str, "float | int | None"]
+SECONDS_BETWEEN_LINES = 5.0
 Callback = Callable[[int, int, "Row | None"], None]
 
 
@@ -68,8 +70,12 @@ def training_progress(runs: int, select: str | None = None) -> Iterator[Callable
 
 
 def _plain_lines(name: str, select: str | None) -> Callback:
+    due = time.monotonic() + SECONDS_BETWEEN_LINES
+
     def update(done: int, total: int, row: Row | None) -> None:
-        if row is not None:
+        nonlocal due
+        if row is not None and (done == total or time.monotonic() >= due):
+            due = time.monotonic() + SECONDS_BETWEEN_LINES
             print(f"{name}: step {done}/{total}, {_status(row, select)}", file=sys.stderr, flush=True)
 
     return update
