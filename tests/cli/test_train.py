@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from equipoise.cli import progress
 from equipoise.cli.main import main
 from equipoise.cli.train import own_metric
 from equipoise.report.tables import cell_text, spread
@@ -64,9 +65,22 @@ def test_one_seed_shows_its_interval_and_plain_progress(
     low, high = test["interval"]["mae"]
     assert f"{low:.3f} to {high:.3f}" in stdout
     assert "no balancer (plain)" in stdout
-    # 42 utterances to train on, 16 a step: three steps an epoch.
-    assert [line.partition(",")[0] for line in stderr.splitlines()] == ["seed 5: step 3/6", "seed 5: step 6/6"]
-    assert stderr.count("valid mae") == 2
+    # 42 utterances to train on, 16 a step: three steps an epoch, the last of which ends within the first five seconds.
+    assert [line.partition(",")[0] for line in stderr.splitlines()] == ["seed 5: step 6/6"]
+    assert stderr.count("valid mae") == 1
+
+
+def test_a_long_run_says_where_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    with progress.training_progress(1) as start:
+        update = start("seed 5")
+        update(1, 2, None)
+        update(1, 2, {"epoch": 1, "train_loss": 0.5, "valid/mae": 0.25})
+        update(2, 2, {"epoch": 2, "train_loss": 0.5, "valid/mae": 0.25})
+    assert capsys.readouterr().err.splitlines() == [
+        "seed 5: step 1/2, epoch 1, loss 0.500, valid mae 0.250",
+        "seed 5: step 2/2, epoch 2, loss 0.500, valid mae 0.250",
+    ]
 
 
 def test_json_is_what_the_run_directory_holds(
