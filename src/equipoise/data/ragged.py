@@ -136,10 +136,10 @@ class Ragged:
         frames, lengths = self._frames(), self.lengths(rows)
         steps = np.arange(max(1, int(lengths.max(initial=0))))
         mask = steps < lengths[:, None]
-        last = np.maximum(self.offsets[rows + 1] - 1, 0)
-        index = np.minimum(self.offsets[rows][:, None] + steps, last[:, None])
-        values = np.take(frames, index, axis=0, mode="clip")
-        values[~mask] = 0
+        values = np.zeros((len(rows), len(steps), *frames.shape[1:]), dtype=frames.dtype)
+        # A copy of one stretch a sample takes less than half the time of an index a frame, with MOSI's shapes.
+        for out, first, length in zip(values, self.offsets[rows].tolist(), lengths.tolist(), strict=True):
+            out[:length] = frames[first : first + length]
         self._let_go(int(lengths.sum()), len(rows))
         return values, mask
 

@@ -14,7 +14,10 @@ from equipoise.models.output import Output
 
 
 class AGSSMoE(nn.Module):
-    r"""Multimodal Learning with Adaptive Gradient Scaling and sparse Mixture-of-Experts (ACM TOMM 2025), section 4.2.
+    r"""AGS-SMoE, a transformer whose fusion routes tokens to sparse experts.
+
+    From [Actual Cause Guided Adaptive Gradient Scaling for Balanced Multimodal Sentiment
+    Analysis](https://doi.org/10.1145/3736415) (Chen et al., ACM TOMM 2025), section 4.2.
 
     .. math::
 
