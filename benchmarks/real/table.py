@@ -73,6 +73,9 @@ def main() -> None:
     dataset = load(base.data)
     names = list(base.modalities or dataset.manifest.modalities)
     rows = METHODS | {f"{name} alone": {"modalities": [name]} for name in names}
+    if base.text.encoder is not None:
+        for name in names:
+            rows[f"{name} alone"] |= {} if name == "text" else {"text.encoder": None}
     chosen = [label for label in rows if not args.only or label.startswith(tuple(args.only))]
     jobs = [
         (str(HERE / f"{args.name}.yaml"), rows[label] | {"seed": seed}, str(args.out / args.name / label / str(seed)))

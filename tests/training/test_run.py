@@ -15,7 +15,7 @@ from equipoise.core import SubsetPredict
 from equipoise.data import Dataset
 from equipoise.data.synthetic import synthetic
 from equipoise.metrics import evaluate_metrics
-from equipoise.models import AGSSMoE
+from equipoise.models import AGSSMoE, LateFusion
 from equipoise.training.config import RunConfig, make_config
 from equipoise.training.evaluate import evaluate, predict
 from equipoise.training.results import summarise
@@ -166,6 +166,21 @@ def test_classes_come_with_probabilities(classes: Dataset, tmp_path: Path) -> No
     assert report["metrics"]["accuracy"] == pytest.approx(right)
 
 
+def test_a_setting_for_each_modality_serves_a_run_on_some_of_them(dataset: Dataset, tmp_path: Path) -> None:
+    kinds = {name: "mean" if name == "audio" else "pool" for name in dataset.modalities}
+    config = config_for(
+        dataset, model={"name": "LateFusion", "hidden": 4, "encoder": kinds}, train={"epochs": 1}, modalities=["audio"]
+    )
+    run(config, tmp_path)
+    model = load_run(tmp_path).model
+    assert isinstance(model, LateFusion)
+    assert {name: type(encoder).__name__ for name, encoder in model.encoders.items()} == {"audio": "MeanEncoder"}
+
+    typo = config_for(dataset, model={"name": "LateFusion", "encoder": {**kinds, "visoin": "mean"}})
+    with pytest.raises(ValueError, match="visoin"):
+        run(typo, tmp_path / "typo")
+
+
 def test_without_heads_a_modality_is_kept_alone(dataset: Dataset) -> None:
     torch.manual_seed(0)
     dims = {name: info.dim for name, info in dataset.manifest.modalities.items()}
@@ -177,7 +192,6 @@ def test_without_heads_a_modality_is_kept_alone(dataset: Dataset) -> None:
     encoded, muted = model.encode(batch), model.encode(model.normaliser.neutral(batch.muted()))
     whole = model(batch).logits
     torch.testing.assert_close(found.predictions.logits, whole, atol=1e-5, rtol=1e-5)
-    # Muted frames are as many as the batch's longest, so the oracle walks through the very same batches.
     assert set(found.predictions.unimodal) == set(dims)
     alone = SubsetPredict(lambda parts: model.fuse(parts).logits, encoded, muted)(frozenset({"text"}))
     large = evaluate(model, split, batch_size=12).predictions.unimodal["text"]

@@ -80,7 +80,15 @@ def build_model(model: ModelConfig, text: TextConfig, dataset: Dataset, names: S
         encoder = TextEncoder(text.encoder)
     dims = {name: dataset.manifest.modalities[name].dim for name in names}
     outputs = dataset.manifest.labels.outputs
-    return MODELS[model.name](dims=dims, outputs=outputs, text_encoder=encoder, **model.arguments)
+    arguments = {key: _of_chosen(value, dataset, names) for key, value in model.arguments.items()}
+    return MODELS[model.name](dims=dims, outputs=outputs, text_encoder=encoder, **arguments)
+
+
+def _of_chosen(value: Any, dataset: Dataset, names: Sequence[str]) -> Any:
+    """A setting for each modality of the dataset serves a run on some of them too."""
+    if isinstance(value, dict) and set(value) <= set(dataset.modalities):
+        return {name: part for name, part in value.items() if name in names}
+    return value
 
 
 def fit_normaliser(model: nn.Module, train: Split) -> None:
