@@ -149,8 +149,10 @@ def _ensemble(folder: Path, names: Sequence[str], seeds: Sequence[int], task: An
         targets = parts[0][0]
         outputs = np.mean([part[1] for part in parts], axis=0)
         scores.append(_scores(targets, outputs))
-        target = torch.tensor(targets.astype(np.int64) if targets.ndim == 1 else targets.squeeze(-1))
-        value = torch.tensor(outputs if targets.ndim == 1 else outputs.squeeze(-1))
+        target = torch.tensor(targets.astype(np.int64) if targets.ndim == 1 else targets)
+        value = torch.tensor(outputs)
+        if targets.ndim == 2 and targets.shape[1] == 1:
+            target, value = target.squeeze(1), value.squeeze(1)
         metrics.append(evaluate_metrics(task, value, target, scale="mosi" if kind == "mosi" else None))
     return Row("ensemble of those", metrics, [{}] * len(seeds), np.mean(scores, axis=0), [])
 
