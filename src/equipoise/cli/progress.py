@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +24,12 @@ def training_progress(runs: int, select: str | None = None) -> Iterator[Callable
         select: the validation metric to show beside the loss; None shows the first there is.
 
     Yields:
-        A function from the run's name to the callback that `training.run` takes.
+        A function from the run's name to the callback that `training.run` takes. Only the first of several ranks shows
+        anything.
     """
+    if os.environ.get("RANK", "0") != "0":  # one process of several speaks for all
+        yield lambda name: lambda done, total, row: None
+        return
     if not sys.stderr.isatty():
         yield lambda name: _plain_lines(name, select)
         return
