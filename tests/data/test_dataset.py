@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,6 +160,31 @@ def test_verify_survives_broken_arrays(dataset: Dataset) -> None:
     findings = load(dataset.path).verify()
     assert any("audio.npy is not a readable array" in line for line in findings)
     assert any("vision.offsets.npy is not a readable array" in line for line in findings)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "line"),
+    [
+        ("labels.npy", [-3, 0.5, np.nan, 2, 3], "is damaged: .*should be finite. Found nan in row 2"),
+        ("labels.npy", [-3, 0.5, 1, 2, 30], r"is damaged: .*should lie in \[-3, 3\]"),
+        ("labels.npy", [[-3, 0], [1, 1], [1, 1], [2, 2], [3, 3]], "should have 1 targets a sample. Found 2"),
+        ("audio.offsets.npy", [0, 2, 99, 3, 6, 7], r"audio\.offsets\.npy should rise from 0"),
+        ("audio.npy", [[np.nan, 0]] * 7, "'audio' should be finite. Found NaN or infinity in the split 'train'"),
+    ],
+)
+def test_damage_is_found_before_it_can_be_learned(dataset: Dataset, file: str, content: list[Any], line: str) -> None:
+    old = np.load(dataset.path / file, allow_pickle=False)
+    np.save(dataset.path / file, np.array(content, dtype=old.dtype))
+    with pytest.raises(DataError, match=line) as caught:
+        load(dataset.path).split("train").statistics("audio")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_with_other_rows_than_the_manifest_says_is_refused(dataset: Dataset) -> None:
+    table = dataset.path / "samples.csv"
+    table.write_text(table.read_text().replace(",test", ",tset"))
+    with pytest.raises(DataError, match=r"samples\.csv should have as many rows .*Found .*'tset': 1"):
+        load(dataset.path).split("train")
 
 
 def test_other_splits_share_the_arrays(tmp_path: Path, dataset: Dataset) -> None:

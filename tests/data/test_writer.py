@@ -120,6 +120,8 @@ def test_labels_of_each_kind(tmp_path: Path) -> None:
     )
     assert several.manifest.labels.outputs == 2
     assert several.split("train").batch([1]).target.tolist() == [[2.0, 3.0]]
+    one = write_dataset(tmp_path / "one", **arguments(labels=np.array([[-1.0], [0.0], [1.0], [3.0]])))
+    assert one.split("train").batch([0, 1]).target.tolist() == [-1.0, 0.0]  # [N, 1] would broadcast against [N]
     classes = write_dataset(tmp_path / "b", **arguments(task="classification", labels=np.array([0, 2, 1, 0], np.uint8)))
     assert (classes.manifest.task, classes.manifest.labels.classes) == ("classification", ("0", "1", "2"))
     target = classes.split("train").batch([0, 1]).target
@@ -205,7 +207,7 @@ def test_a_full_disk_leaves_the_old_dataset_and_nothing_else(tmp_path: Path) -> 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # no file may grow past 1 MiB: the write fails midway
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match=f"File too large: '{old.path}'"):
             write_dataset(old.path, **many())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -36,6 +36,14 @@ def describe_sequences(summary: RaggedSummary, extractor: str | None) -> dict[st
     }
 
 
+def make_folder(building: Path, *, called: Path, why: str = "") -> None:
+    """Make the hidden folder that takes the name ``called`` when it is whole; errors name that, and say ``why``."""
+    try:
+        building.mkdir(parents=True)
+    except OSError as error:
+        raise type(error)(error.errno, f"{error.strerror}{why}", str(called)) from None
+
+
 def derive(
     cache: Path, key: str, source: Sequence[str], samples: int, compute: Callable[[], Iterable[Array]]
 ) -> tuple[Path, dict[str, Any]]:
@@ -50,7 +58,7 @@ def derive(
     if found := _read(folder, fingerprint):
         return folder, found
     building = cache / f".{folder.name}.{uuid.uuid4().hex}"
-    building.mkdir(parents=True)
+    make_folder(building, called=folder, why="; what is computed from a dataset is kept in its folder")
     try:
         arrays = iter(compute())
         head = []  # up to the first sequence that isn't missing: it tells token ids from features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -14,8 +15,10 @@ import numpy as np
 from equipoise.data import manifest as manifests
 from equipoise.data.cache import derive
 from equipoise.data.errors import DataError
+from equipoise.data.labels import check_labels
 from equipoise.data.manifest import Manifest, ModalityInfo
 from equipoise.data.ragged import Array, Ragged, load_small
+from equipoise.data.samples import FILENAME as SAMPLES
 from equipoise.data.samples import read_samples
 from equipoise.data.split import Split
 from equipoise.data.verify import verify
@@ -57,11 +60,11 @@ class Dataset:
     @cached_property
     def labels(self) -> Array:
         """``[N]`` or ``[N, R]`` ``float32``, or ``[N]`` ``int64`` class indices; read-only."""
-        return self._rows("labels")
+        return self._checked_labels("labels")
 
     def unimodal_labels(self, modality: str) -> Array:
         """Labels of one modality on its own, as `labels`."""
-        return self._rows(f"labels.{_known(modality, self.manifest.unimodal, 'unimodal labels')}")
+        return self._checked_labels(f"labels.{_known(modality, self.manifest.unimodal, 'unimodal labels')}")
 
     def array(self, name: str) -> Array:
         """A further array of the source, one row a sample."""
@@ -70,7 +73,13 @@ class Dataset:
     @cached_property
     def columns(self) -> dict[str, list[str]]:
         """``samples.csv``: the columns id and split, and those of group, speaker and text that the source had."""
-        return read_samples(self.path, self.manifest.columns, len(self))
+        columns = read_samples(self.path, self.manifest.columns, len(self))
+        if (counts := Counter(columns["split"])) != self.manifest.splits:
+            raise DataError(
+                f"{self.path / SAMPLES} should have as many rows of each split as its manifest says, "
+                f"{self.manifest.splits}. Found {dict(counts)}."
+            )
+        return columns
 
     @property
     def ids(self) -> list[str]:
@@ -166,6 +175,15 @@ class Dataset:
         folder, info = derive(self.cache_dir, key, source, len(self), compute)
         changed = replace(self.manifest, modalities={**self.manifest.modalities, modality: ModalityInfo(**info)})
         return Dataset(self.path, changed, {**self._derived, modality: folder})
+
+    def _checked_labels(self, stem: str) -> Array:
+        labels = self._rows(stem)
+        try:
+            checked = check_labels(labels, self.manifest.labels, len(self), stem)
+        except DataError as error:
+            raise DataError(f"{self.path} is damaged: {error} Restore it, or import the data again.") from None
+        checked.flags.writeable = False
+        return checked
 
     def _rows(self, stem: str) -> Array:
         array = load_small(self.path / f"{stem}.npy")

@@ -49,7 +49,11 @@ def describe_labels(
 
 
 def check_labels(labels: Array, info: LabelInfo, samples: int, what: str = "labels") -> Array:
-    """Labels as they are stored, ``float32`` or ``int64``; a `DataError` where they break a rule of ``info``."""
+    """Labels as they are stored, ``float32`` or ``int64``; a `DataError` where they break a rule of ``info``.
+
+    One target a sample is stored as ``[N]`` even if given as ``[N, 1]``: against predictions ``[N]``, a loss would
+    broadcast that to ``[N, N]``.
+    """
     shapes = "[N] or [N, R]" if info.kind == "regression" else "[N]"
     if labels.ndim not in ((1, 2) if info.kind == "regression" else (1,)) or labels.dtype.kind not in "fiub":
         raise DataError(f"Parameter `{what}` should hold numbers {shapes}. Found {labels.dtype} {list(labels.shape)}.")
@@ -64,7 +68,10 @@ def check_labels(labels: Array, info: LabelInfo, samples: int, what: str = "labe
         raise DataError(f"Parameter `{what}` should be finite. Found {labels[~finite][0]} in row {np.argmin(finite)}.")
     if info.range is not None:
         _check_range(labels, *info.range, what)
-    return labels.astype("<f4")
+    targets = labels.shape[1] if labels.ndim == 2 else 1
+    if targets != info.outputs:
+        raise DataError(f"Parameter `{what}` should have {info.outputs} targets a sample. Found {targets}.")
+    return (labels.reshape(-1) if targets == 1 else labels).astype("<f4")
 
 
 def check_integers(labels: Array, what: str) -> None:

@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from equipoise.data.errors import DataError
 
@@ -116,19 +117,21 @@ class Manifest:
             raise DataError(f"{where} is not JSON: {error}.") from error
         if not isinstance(raw, dict):
             raise DataError(f"{where} should hold one JSON object. Found {type(raw).__name__}.")
-        if raw.get("version") != VERSION:
-            raise DataError(
-                f"{where} should have version {VERSION}. Found {raw.get('version')!r}; import the data again."
+        if (found := raw.get("version")) != VERSION:
+            newer = isinstance(found, int) and found > VERSION
+            do = (
+                "a newer equipoise wrote it, so install that, or import the data again"
+                if newer
+                else "import the data again"
             )
+            raise DataError(f"{where} should have version {VERSION}. Found {found!r}; {do}.")
         _check_keys(cls, raw, where)
         labels, modalities = raw["labels"], raw["modalities"]
-        if not isinstance(labels, dict) or not isinstance(modalities, dict):
-            raise DataError(f"{where}: `labels` and `modalities` should be JSON objects.")
         _check_keys(LabelInfo, labels, f"{where}: labels")
         for name, entry in modalities.items():
             check_name(name, where)
             if not isinstance(entry, dict):
-                raise DataError(f"{where}: modality `{name}` should be a JSON object.")
+                raise DataError(f"{where}: modality `{name}` should be a JSON object. Found {entry!r}.")
             _check_keys(ModalityInfo, entry, f"{where}: modality `{name}`")
         for name in (*raw.get("unimodal", ()), *raw.get("arrays", ())):
             check_name(name, where)
@@ -166,16 +169,36 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-_PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
-
-
 def _check_keys(kind: type[Any], raw: Mapping[str, object], where: str) -> None:
     known = {entry.name for entry in fields(kind)}
     required = {entry.name for entry in fields(kind) if entry.default is entry.default_factory}  # both MISSING
     for problem, names in (("unknown", set(raw) - known), ("missing", required - set(raw))):
         if names:
             raise DataError(f"{where}: {problem} key {', '.join(f'`{name}`' for name in sorted(names))}.")
+    hints = get_type_hints(kind)
     for entry in fields(kind):
-        plain = _PLAIN.get(str(entry.type))  # the annotation as written
-        if plain and entry.name in raw and not isinstance(raw[entry.name], plain):
-            raise DataError(f"{where}: `{entry.name}` should be {entry.type}. Found {raw[entry.name]!r}.")
+        if entry.name in raw and not _fits(raw[entry.name], hints[entry.name]):
+            one = is_dataclass(hints[entry.name])
+            expected = "a JSON object" if one else str(entry.type).replace("tuple", "list")
+            raise DataError(f"{where}: `{entry.name}` should be {expected}. Found {raw[entry.name]!r}.")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a JSON value is of a type as the manifest declares it: a list for a tuple, an object for a dataclass."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in inner
+    if kind in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if kind is tuple and isinstance(value, list):
+        each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return len(value) == len(each) and all(map(_fits, value, each))
+    if is_dataclass(hint):
+        return isinstance(value, dict)  # its entries are checked by `_check_keys`
+    if kind is dict:
+        return isinstance(value, dict) and (is_dataclass(inner[1]) or all(_fits(v, inner[1]) for v in value.values()))
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return hint is Any or (kind is None and isinstance(value, hint))

@@ -123,7 +123,10 @@ class Ragged:
     def offsets(self) -> Index:
         """``[N + 1]``, the first frame of each sample."""
         if self._offsets is None:
-            self._offsets = load_small(self._offsets_path)
+            offsets = load_small(self._offsets_path)
+            if offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
+                raise DataError(f"{self._offsets_path} should rise from 0. It doesn't; import the data again.")
+            self._offsets = offsets
             self._offsets.flags.writeable = False
         return self._offsets
 

@@ -99,7 +99,7 @@ class Split:
         never changes has a deviation of 0.
 
         Raises:
-            DataError: the modality holds token ids, or no frame in this split.
+            DataError: the modality holds token ids, no frame in this split, or one that is not finite.
         """
         info, ragged = self.manifest.modalities.get(modality), self._dataset.ragged(modality)
         if info is not None and info.dim == 0:
@@ -117,5 +117,10 @@ class Split:
             mean = mean + delta * (len(frames) / total)
             count = total
         if not count:
-            raise DataError(f"Modality {modality!r} has no frame in the split {self.name!r}.")
+            raise DataError(f"Modality {modality!r} has no frame in the split {self.name!r}. Leave it out.")
+        if not np.isfinite(squares).all():
+            raise DataError(
+                f"Modality {modality!r} should be finite. Found NaN or infinity in the split {self.name!r}: the file "
+                "has changed since it was written; import the data again."
+            )
         return mean, np.sqrt(squares / count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -14,13 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from equipoise.data import manifest as manifests
-from equipoise.data.cache import describe_sequences
+from equipoise.data.cache import describe_sequences, make_folder
 from equipoise.data.dataset import Dataset, load
 from equipoise.data.errors import DataError
 from equipoise.data.labels import check_labels, describe_labels
 from equipoise.data.manifest import Manifest, ModalityInfo, Scale, Task
 from equipoise.data.ragged import Array, write_ragged
 from equipoise.data.samples import FILENAME, check_samples, count_splits, write_samples
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full, in one way or another
 
 
 def write_dataset(
@@ -172,12 +175,12 @@ def _link(old: Path, new: Path) -> None:
 def _new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """A hidden sibling of ``path`` that takes its name at the end, or is removed if anything goes wrong."""
     if path.exists() and not overwrite:
-        raise DataError(f"{path} exists. Give another path, or overwrite it.")
+        raise DataError(f"{path} exists. Give another path, or overwrite it (`--overwrite`).")
     if path.exists() and not (path / manifests.FILENAME).is_file():
         raise DataError(f"{path} exists and is no dataset, so it is not overwritten. Give another path.")
     path = Path(os.path.abspath(path))
     building = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    building.mkdir(parents=True)
+    make_folder(building, called=path)
     try:
         yield building
         for file in (*building.iterdir(), building):
@@ -189,6 +192,10 @@ def _new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             building.rename(path)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # the system doesn't say what was written
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
