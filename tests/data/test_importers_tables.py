@@ -127,6 +127,7 @@ def test_real_pom_and_mosi_come_out_whole(tmp_path: Path, shared_data: Path) -> 
         ({"vision_lengths": np.array([1, 1, 1, 1])}, {}, r"`vision_lengths` does not apply"),
         ({"audio": None, "vision": None, "text": None}, {}, r"has no modality"),
         ({}, {"map": {"audio": "mfcc"}}, r"x\.npz has no key `mfcc` for `audio`. It has: id, label"),
+        ({}, {"split": "train"}, r"x\.npz says the split of each row itself. Leave out `--split`"),
         ({}, {"map": {"audio": "group"}}, r"`group` should be \[N, T, d\] or \[N, d\] numbers"),
         ({"audio": np.array([{}] * 4)}, {}, r"x\.npz is not a plain \.npz file"),
         ({}, {"context": "drop"}, r"Option `context` does not apply to format npz. It takes: classes, label_range"),
@@ -183,6 +184,23 @@ def test_csv_labels_may_be_classes_and_columns_renamed(tmp_path: Path) -> None:
         path, tmp_path / "two", map=names, split_values={"1": "train", "2": "test"}, classes=["sad", "happy"]
     )
     np.testing.assert_array_equal(ordered.labels, [0, 1, 0])
+
+
+def test_csv_reads_a_column_in_the_place_of_another_of_that_name(tmp_path: Path) -> None:
+    path = table(tmp_path, "id,split,valence,label,text\na,train,0.5,7.5,x\nb,test,-1.5,8.5,y\n")
+    dataset = import_dataset(path, tmp_path / "out", map={"label": "valence"})
+    assert dataset.labels.tolist() == [0.5, -1.5]
+
+
+def test_csv_of_a_spreadsheet_with_unicode_and_spaces(tmp_path: Path) -> None:
+    path = table(tmp_path, CSV)
+    (path.parent / "f" / "a.npy").rename(path.parent / "f" / "ä 1.npy")
+    path.write_text(CSV.replace("f/a.npy", "f/ä 1.npy").replace("a,train", "clip ü 1,train"), encoding="utf-8-sig")
+    dataset = import_dataset(path, tmp_path / "my dätä")
+    assert dataset.ids == ["clip ü 1", "b", "c"]
+    np.testing.assert_array_equal(dataset.sequence("audio", 0), np.ones((2, 3)))
+    with pytest.raises(DataError, match="says the split of each row itself"):
+        import_dataset(path, tmp_path / "other", split="train")
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,12 @@ def split_name(name: Any, where: str) -> str:
         raise DataError(f"{where}: unknown split {string(name)!r}. Known: {', '.join(SPLIT_NAMES)}.") from None
 
 
+def refuse_split(split: str | None, where: str) -> None:
+    """One split for all rows would go unheard where the source says which row is in which."""
+    if split is not None:
+        raise DataError(f"{where} says the split of each row itself. Leave out `--split`. Found `split = {split!r}`.")
+
+
 def segment_video(segment: str) -> str | None:
     """The video of a segment id as the field writes it: ``vid$_$3``, ``vid[3]``, ``vid/0003``, ``vid_3``."""
     match = re.fullmatch(r"(.+?)(?:\$_\$\d+|\[\d+\]|/\d+|_\d+)", segment)

@@ -12,7 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from equipoise.data.errors import DataError
-from equipoise.data.importers._common import RANGES, Array, ImportedData, Rows, checked_scale, load_array, split_name
+from equipoise.data.importers._common import (
+    RANGES,
+    Array,
+    ImportedData,
+    Rows,
+    checked_scale,
+    load_array,
+    refuse_split,
+    split_name,
+)
 from equipoise.data.importers.npz import labels_of
 
 COLUMNS = ("id", "split", "label", "text", "speaker", "group")
@@ -50,11 +59,16 @@ def read(
     unknown = [column for column in names if column not in header]
     if unknown:
         raise DataError(f"{path} has no column `{unknown[0]}`. It has: {', '.join(header)}.")
-    columns = {names.get(key, key): [row[i] for row in rows] for i, key in enumerate(header)}
+    columns = {
+        names.get(key, key): [row[i] for row in rows]
+        for i, key in enumerate(header)
+        if key in names or key not in (map or {})  # a column whose name is given to another is not read
+    }
     for key in ("id", "label"):
         if key not in columns:
             raise DataError(f"{path} has no column `{key}`. It has: {', '.join(header)}.")
     if "split" in columns:
+        refuse_split(split, str(path))
         known = dict(split_values or {})
         splits = [split_name(known.get(v, v), f"{path}: row {i + 2}") for i, v in enumerate(columns["split"])]
     elif split:

@@ -23,6 +23,7 @@ from equipoise.data.importers._common import (
     checked_scale,
     class_indices,
     numeric,
+    refuse_split,
     split_name,
     strings,
     trimmed,
@@ -72,6 +73,8 @@ def read(
         raise DataError(f"{path} has no key `label`. Name one: `--map label=KEY`. It has: {', '.join(arrays)}.")
     n = len(values["label"])
 
+    if counts or "split" in values:
+        refuse_split(split, str(path))
     if counts and "split" not in (map or {}):
         splits = [name for name, count in counts.items() for _ in range(count)]
     elif "split" in values:
