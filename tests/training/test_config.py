@@ -76,6 +76,16 @@ def test_written_out_it_reads_back_as_it_was(tmp_path: Path) -> None:
         ),
         ({"seed.x": 1}, "Config key `seed.x`: `seed` holds no keys"),
         ({"train.lr": "{"}, "Config key `train.lr`: the value is not valid YAML"),
+        ({"train.lr": ".inf"}, "Config key `train.lr`: input should be a finite number. Found `train.lr = inf`."),
+        ({"balancer": "ags", "balancer.alpha": ".nan"}, "Config key `balancer.alpha`: input should be a finite number"),
+        ({"balancer": ["plain", "ags"]}, "Config key `balancer`: `plain` is no balancer"),
+        ({"balancer": "plain", "balancer.alpha": 1}, "Config key `balancer`: `plain` is no balancer"),
+        (
+            {"model": ["LateFusion"]},
+            "Config key `model` should be a mapping of settings. Found `model = ['LateFusion']`",
+        ),
+        ({"seed": 2**64}, "Config key `seed`: input should be less than or equal to 18446744073709551615"),
+        ({"threads": 100000}, "Config key `threads`: input should be less than or equal to 1024"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(overrides: dict[str, Any], message: str) -> None:
@@ -89,12 +99,32 @@ def test_what_is_wrong_is_told_in_one_line(overrides: dict[str, Any], message: s
 def test_data_is_required_and_a_file_must_hold_a_mapping(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Config key `data` is required"):
         load_config()
+    with pytest.raises(ValueError, match=r"is a directory. A config is a YAML file"):
+        load_config(tmp_path)
     with pytest.raises(FileNotFoundError, match="Config file not found"):
         load_config(tmp_path / "none.yaml")
     for content, message in (("[1]", "should hold a mapping"), ("a: [", "is not valid YAML")):
         (tmp_path / "bad.yaml").write_text(content)
         with pytest.raises(ValueError, match=message):
             load_config(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("word", ["123", "0123", "1e5", "yes", "2024-01-01", "a #1", "{x}", "*x", "a: b"])
+def test_what_yaml_would_read_as_something_else_can_name_a_directory(word: str) -> None:
+    assert load(data=word).data == word
+    assert load_config(None, {"data": "x", "text.encoder": "123"}).text.encoder == "123"
+
+
+def test_words_stay_words_in_a_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("\ufeffdata: 0123  # a directory\ntext: {encoder: 77}\ntrain: {precision: no}\n", encoding="utf-8")
+    config = load_config(path)
+    assert (config.data, config.text.encoder, config.train.precision) == ("0123", "77", "no")
+    path.write_text("data: x\ntext: null\nmodel: {encoder: {text: pool}}\n")
+    assert load_config(path).text.encoder is None
+    assert load_config(path).model.arguments == {"encoder": {"text": "pool"}}
+    assert load_config(path, {"text": "{encoder: minilm, mode: frozen}"}).text.mode == "frozen"
+    assert load_config(path, {"text.encoder": "null", "train.precision": "no"}).text.encoder is None
 
 
 def test_required_arguments_are_asked_for_and_values_converted() -> None:

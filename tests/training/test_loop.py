@@ -258,7 +258,7 @@ def test_half_precision_stays_near(dataset: Dataset, make_model: Make) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"select": "acc2_pm"}, "metric_name"),
+        ({"select": "acc2_pm"}, "`select` should be one of mae"),
         ({"select": "accuracy"}, "`select` should be one of mae"),
         ({"loss": "cross_entropy"}, r"`loss` should be one of \['l1', 'mse'\] for regression"),
         ({"precision": "fp16"}, "needs a GPU" if not torch.cuda.is_available() else "`precision`"),

@@ -227,11 +227,15 @@ def test_text_through_an_encoder(dataset: Dataset, tmp_path: Path, mode: str) ->
     [
         ({"data": "nowhere"}, "nowhere is no dataset"),
         ({"modalities": ["text", "vidio"]}, "Unknown modality `vidio`. Did you mean `vision`?"),
-        ({"modalities": ["audio"], "balancer": "ags"}, "at least two names"),
+        ({"modalities": ["audio"], "balancer": "ags"}, "needs at least two modalities. Found audio alone"),
         ({"modalities": ["audio"], "text": "minilm"}, "needs the modality text"),
         ({"balancer": {"name": "ags", "stage": "middle"}}, 'should be "encoders" or "heads"'),
         ({"balancer": {"name": "ags", "alpha": -1}}, "`alpha` should be non-negative"),
         ({"train": {"select": "accuracy"}}, "`select` should be one of mae"),
+        ({"train": {"select": "accurac"}}, "`select` should be one of mae"),
+        ({"model": "AGSSMoE", "balancer": ["ags", "ogm_ge"]}, "OGMGE needs `unimodal`, which this AGSSMoE does not"),
+        ({"model": {"name": "LateFusion", "hidden": 0}}, "LateFusion can't be built with `model = {'hidden': 0}`"),
+        ({"model": {"name": "LateFusion", "hidden": 10**12}}, "LateFusion can't be built with `model = {'hidden': 10"),
     ],
 )
 def test_what_does_not_fit_is_told_before_training(
@@ -242,6 +246,7 @@ def test_what_does_not_fit_is_told_before_training(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "steps.csv").exists()
+    assert not (tmp_path / "run" / "config.yaml").exists()  # so that the corrected config may take the directory
 
 
 def test_transcripts_are_asked_for(classes: Dataset, tmp_path: Path) -> None:
@@ -252,5 +257,89 @@ def test_transcripts_are_asked_for(classes: Dataset, tmp_path: Path) -> None:
 def test_a_missing_split_is_told(tmp_path: Path) -> None:
     whole = synthetic(tmp_path / "whole", n=20)
     part = whole.with_splits(tmp_path / "part", ["train"] * 15 + ["test"] * 5)
-    with pytest.raises(ValueError, match=r"should have the splits train, valid and test. Found no valid"):
+    with pytest.raises(ValueError, match=r"Found no valid. Make them with `equipoise data split .*part --to DIR`"):
         run(config_for(part), tmp_path / "run")
+
+
+def test_a_single_class_is_nothing_to_learn(tmp_path: Path) -> None:
+    from equipoise.data import write_dataset
+
+    splits = ["train", "valid", "test"]
+    data = write_dataset(
+        tmp_path / "one",
+        name="one",
+        source="hand",
+        task="classification",
+        modalities={"text": [torch.ones(1, 1).numpy()] * 3},
+        labels=torch.zeros(3, dtype=torch.int64).numpy(),
+        ids=splits,
+        splits=splits,
+    )
+    with pytest.raises(ValueError, match=r"should have at least two classes. Found \('0',\)"):
+        run(config_for(data), tmp_path / "run")
+
+
+def test_a_run_that_diverged_at_once_leaves_the_directory_to_the_next(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Training diverged"):
+        run(config_for(dataset, train={"epochs": 2, "lr": 1e30}), tmp_path)
+    found = run(config_for(dataset), tmp_path)
+    assert found["epochs"] == 3
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_the_same_place_by_another_name_is_the_same_run(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "moved")
+    config = make_config({**json_of(finished[0]), "data": json_of(finished[0])["data"] + "/."})
+    assert run(config, tmp_path / "moved") == finished[1]
+    with pytest.raises(ValueError, match=r"If the dataset was only moved, change `data` in .*config\.yaml"):
+        run(config.model_copy(update={"data": "elsewhere"}), tmp_path / "moved")
+
+
+def json_of(out: Path) -> dict[str, Any]:
+    from equipoise.training.config import load_config
+
+    return load_config(out / "config.yaml").model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "line"),
+    [
+        ("test.json", "", r"test\.json is not JSON"),
+        ("test.json", "{}", r"test\.json should hold a JSON object"),
+        ("config.yaml", "nonsense", r"config\.yaml is no config of a run \(.*should hold a mapping"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_to_do(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, file: str, content: str, line: str
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / file).write_text(content)
+    with pytest.raises(ValueError, match=line):
+        run(make_config(json_of(finished[0])), tmp_path / "run")
+    (tmp_path / "run" / file).unlink()
+    again = run(make_config(json_of(finished[0])), tmp_path / "run")  # all it needs is in the checkpoint
+    assert again["metrics"] == finished[1]["metrics"]
+
+
+def test_a_modality_that_no_test_sample_has_is_told(tmp_path: Path) -> None:
+    from equipoise.data import write_dataset
+
+    generator = torch.Generator().manual_seed(0)
+    splits = ["train"] * 10 + ["valid"] * 4 + ["test"] * 4
+    frames = {name: [torch.randn(2, 3, generator=generator).numpy() for _ in splits] for name in ("text", "audio")}
+    frames["audio"][-4:] = [frame[:0] for frame in frames["audio"][-4:]]
+    data = write_dataset(
+        tmp_path / "data",
+        name="hand",
+        source="hand",
+        task="regression",
+        modalities=frames,
+        labels=torch.randn(18, generator=generator).numpy(),
+        ids=[str(i) for i in range(18)],
+        splits=splits,
+    )
+    with pytest.warns(UserWarning, match="Metric `corr` is NaN"):
+        found = run(config_for(data), tmp_path / "run")
+    assert found["warnings"] == ["no sample of the split has audio, so its own figures are those of a constant."]

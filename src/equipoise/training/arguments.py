@@ -70,7 +70,9 @@ def check_arguments(
 
 def _converted(value: Any, hint: Any, where: str) -> Any:
     try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        # No NaN and no infinity: comparisons let both through, and training only fails later, elsewhere.
+        config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+        return TypeAdapter(hint, config=config).validate_python(value)
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         raise ValueError(

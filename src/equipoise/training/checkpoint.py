@@ -122,8 +122,13 @@ def load_checkpoint(folder: str | Path) -> Checkpoint | None:
         return found
     raise ValueError(
         f"No checkpoint in {folder} can be read ({'; '.join(problems)}). "
-        "Start anew without resuming, or restore the folder."
+        "Start anew without resuming (`--no-resume`), or restore the folder."
     )
+
+
+def has_checkpoint(folder: str | Path) -> bool:
+    """Whether a checkpoint was ever finished there; it may be broken by now."""
+    return bool(_names(Path(folder)))
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

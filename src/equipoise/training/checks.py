@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 
-from equipoise.core import Step
+from torch import nn
+
+from equipoise.core import Balancer, Chain, Step
 from equipoise.data import Split
 from equipoise.metrics import evaluate_metrics
 
@@ -22,12 +24,19 @@ def check_splits(train: Split, valid: Split) -> None:
             raise ValueError(f"Split {split.name!r} should hold samples. Found none.")
 
 
-def check_step(step: Step, split: Split, *, select: str) -> None:
-    """Check on a few samples that the model's output can be scored, and by the metric that is to choose.
+def check_step(step: Step, split: Split, *, select: str, model: nn.Module, balancer: Balancer | None) -> None:
+    """Check on a few samples that the balancer gets what it reads, and that the metric that is to choose has a value.
 
     Raises:
-        ValueError: logits of another shape than the targets ask for, or a metric that this data does not have.
+        ValueError: logits of another shape than the targets ask for, a metric that this data does not have, or a model
+            that does not give what the balancer needs.
     """
+    for part in balancer if isinstance(balancer, Chain) else [balancer] if balancer else []:
+        if missing := sorted(field for field in part.needs if getattr(step, field) is None):
+            raise ValueError(
+                f"{type(part).__name__} needs {', '.join(f'`{field}`' for field in missing)}, which this "
+                f"{type(model).__name__} does not give. Choose another balancer or model (`equipoise list`)."
+            )
     assert step.logits is not None
     assert step.target is not None
     with warnings.catch_warnings():

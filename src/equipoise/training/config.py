@@ -20,8 +20,24 @@ FIXED = {
 """Arguments that the data or the model decide, so that no config may."""
 
 
+WORDS = ("data", "text", "encoder", "precision")
+"""Keys whose values are words even where YAML sees a number, a truth value (`no`), a comment or nothing it can read."""
+
+MAX_SEED = 2**64 - 1  # of torch
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML, with the values of `WORDS` as they are written."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, value in node.value:
+            if key.value in WORDS and isinstance(value, yaml.ScalarNode) and not value.tag.endswith(":null"):
+                value.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class _Named(BaseModel):
@@ -107,9 +123,12 @@ def _balancers(value: Any) -> Any:
     listed = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
     named = [_named(each) for each in listed]
     plain = [each for each in named if isinstance(each, Mapping) and each.get("name") == "plain"]
-    if plain and len(named) == 1 and len(plain[0]) == 1:
-        return []
-    return named
+    if plain and (len(named) > 1 or len(plain[0]) > 1):
+        raise ValueError(
+            "Config key `balancer`: `plain` is no balancer, so it takes no settings and stands in no list. "
+            f"Found `balancer = {value!r}`."
+        )
+    return [] if plain else named
 
 
 def _names(value: Any) -> Any:
@@ -127,9 +146,9 @@ class RunConfig(_Part):
         TextConfig()
     )
     train: TrainConfig = TrainConfig()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
     protocol: Literal["honest", "paper"] = "honest"
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
 
 
 def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -171,24 +190,31 @@ def dump_config(config: RunConfig) -> str:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory. A config is a YAML file; a dataset is given by `--data`.")
     if not path.is_file():
         raise FileNotFoundError(f"Config file not found: {path}.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ValueError(f"{path} should hold a mapping of config keys. Found a {type(values).__name__}.")
+        raise ValueError(f"{path} should hold a mapping of config keys. Found {type(values).__name__}.")
     return values
 
 
 def _scalar(key: str, text: str) -> Any:
+    word = key.rpartition(".")[2] in WORDS
     try:
-        return yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:
+        if word:
+            return text
         raise ValueError(f"Config key `{key}`: the value is not valid YAML. Found {text!r}.") from None
+    structured = key != "data" and (value is None or isinstance(value, dict))
+    return text if word and not structured else value
 
 
 def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -218,6 +244,8 @@ def _one_line(error: ValidationError) -> str:
         parts: dict[str, type[BaseModel]] = {"train": TrainConfig, "text": TextConfig}
         part = parts.get(".".join(parents), RunConfig)
         return unknown("config key", last, part.model_fields, prefix="".join(f"{parent}." for parent in parents))
+    if first["type"] == "model_type":
+        return f"Config key `{where}` should be a mapping of settings. Found `{where} = {first['input']!r}`."
     if first["type"] == "missing":
         return f"Config key `{where}` is required. Found none. Set it in the file or by `--{where} VALUE`."
     if first["type"] == "value_error":

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Errors of the disk say which file: the system knows it when a file is opened, and not when one is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def write_durably(path: Path, content: bytes, mode: Literal["wb", "ab"] = "wb") -> None:
+    """Write a file, or append to it, and wait until the disk has it."""
+    with named(path), path.open(mode) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from equipoise.training.events import event_bytes
+from equipoise.training.files import write_durably
 
 EVENTS = "tensorboard/events.out.tfevents.run"
 TABLES = ("metrics.csv", "steps.csv", "timing.csv", EVENTS)
@@ -56,22 +57,15 @@ class RunLog:
         if rows and not _size(self.folder / name):
             writer.writerow(rows[0])
         writer.writerows(["" if value is None else repr(value) for value in row.values()] for row in rows)
-        _write(self.folder / name, text.getvalue().encode())
+        write_durably(self.folder / name, text.getvalue().encode(), "ab")
 
     def _events(self, rows: Sequence[Row], kind: str) -> None:
         path = self.folder / EVENTS
-        _write(path, event_bytes(rows, kind=kind, at="step", first=not _size(path)))
+        write_durably(path, event_bytes(rows, kind=kind, at="step", first=not _size(path)), "ab")
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _cut(path: Path, size: int) -> None:
@@ -79,7 +73,7 @@ def _cut(path: Path, size: int) -> None:
     if found < size:
         raise ValueError(
             f"{path} should hold at least {size} bytes, as its checkpoint says. Found {found}. "
-            "Restore it, or start anew without resuming."
+            "Restore it, or start anew without resuming (`--no-resume`)."
         )
     if found > size:
         os.truncate(path, size)

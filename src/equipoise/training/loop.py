@@ -136,7 +136,6 @@ def fit(
     task = train.manifest.task
     loss = loss_for(task, loss)
     select = select or ("accuracy" if task == "classification" else "mae")
-    sign = 1.0 if select == "last" or better(select) == "max" else -1.0
 
     loader = Loader(
         train, batch_size, shuffle=True, seed=seed, rank=rank, world=world, workers=workers, modalities=names
@@ -170,7 +169,9 @@ def fit(
     model.eval()
     with torch.no_grad():
         few = valid.batch(range(min(len(valid), 4)), names).to(device)
-        check_step(run_step(few, unimodal_weight=unimodal_weight), valid, select=select)
+        step = run_step(few, unimodal_weight=unimodal_weight)
+        check_step(step, valid, select=select, model=model, balancer=balancer)
+    sign = 1.0 if select == "last" or better(select) == "max" else -1.0
 
     folder = None if run_dir is None else Path(run_dir)
     state, best = Progress(), dict[str, Tensor]()

@@ -27,7 +27,12 @@ def open_dataset(data: str, text: TextConfig, *, device: torch.device | str = "c
     """
     dataset = load(data)
     if missing := [name for name in ("train", "valid", "test") if name not in dataset.splits]:
-        raise DataError(f"{data} should have the splits train, valid and test. Found no {' and no '.join(missing)}.")
+        raise DataError(
+            f"{data} should have the splits train, valid and test. Found no {' and no '.join(missing)}. Make them with "
+            f"`equipoise data split {data} --to DIR` (`--keep-test` leaves the test rows as they are)."
+        )
+    if dataset.manifest.task == "classification" and dataset.manifest.labels.outputs < 2:
+        raise DataError(f"{data} should have at least two classes. Found {dataset.manifest.labels.classes}.")
     if text.encoder is None:
         return dataset
     from equipoise.features.text import cache_key, encode_frozen, tokenize
@@ -71,7 +76,7 @@ def build_model(model: ModelConfig, text: TextConfig, dataset: Dataset, names: S
     """The model, for this dataset's widths and outputs; its weights follow torch's global seed.
 
     Raises:
-        ValueError: arguments that its constructor refuses.
+        ValueError: arguments that its constructor refuses, or sizes that nothing can hold.
     """
     encoder = None
     if text.encoder is not None and text.mode == "finetune":
@@ -81,12 +86,18 @@ def build_model(model: ModelConfig, text: TextConfig, dataset: Dataset, names: S
     dims = {name: dataset.manifest.modalities[name].dim for name in names}
     outputs = dataset.manifest.labels.outputs
     arguments = {key: _of_chosen(value, dataset, names) for key, value in model.arguments.items()}
-    return MODELS[model.name](dims=dims, outputs=outputs, text_encoder=encoder, **arguments)
+    try:
+        return MODELS[model.name](dims=dims, outputs=outputs, text_encoder=encoder, **arguments)
+    except (ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
+        # Layers of torch refuse what they can't use in their own words, which name no key of the config.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{model.name} can't be built with `model = {model.arguments}`: {reason}") from error
 
 
 def _of_chosen(value: Any, dataset: Dataset, names: Sequence[str]) -> Any:
     """A setting for each modality of the dataset serves a run on some of them too."""
-    if isinstance(value, dict) and set(value) <= set(dataset.modalities):
+    # Text may come from transcripts, and is then no modality of a dataset that is read without its text encoder.
+    if isinstance(value, dict) and set(value) <= {*dataset.modalities, "text"}:
         return {name: part for name, part in value.items() if name in names}
     return value
 
@@ -99,12 +110,17 @@ def fit_normaliser(model: nn.Module, train: Split) -> None:
         normaliser.fit(name, torch.from_numpy(mean), torch.from_numpy(std))
 
 
-def build_balancer(balancers: Sequence[BalancerConfig], model: nn.Module) -> Balancer | None:
+def build_balancer(balancers: Sequence[BalancerConfig], model: nn.Module, names: Sequence[str]) -> Balancer | None:
     """The balancer, several as a `Chain`, or None for the plain model.
 
     Raises:
         ValueError: arguments, a stage or an order that they refuse; fewer than two modalities.
     """
+    if balancers and len(names) < 2:
+        raise ValueError(
+            f"A balancer needs at least two modalities. Found {', '.join(names)} alone: choose more by `modalities`, "
+            "or set `balancer` to plain."
+        )
     built = [BALANCERS[each.name](cast(Any, model).modalities(each.stage), **each.arguments) for each in balancers]
     if len(built) > 1:
         return Chain(*built)

@@ -89,7 +89,13 @@ def restore(
     found = load_checkpoint(folder)
     if found is None:
         return Progress(), {}
-    progress = Progress(**found.state)
+    try:
+        progress = Progress(**found.state)
+    except TypeError:
+        raise ValueError(
+            f"Checkpoint {folder / found.name} was written by another version of equipoise: its counters have other "
+            "names. Install that version, or start anew without resuming (`--no-resume`)."
+        ) from None
     if not progress.done:
         _load(model, found, "model")
         load_optimizer_tensors(optimizer, found.tensors["optimizer"])
@@ -106,5 +112,5 @@ def _load(module: nn.Module, found: Checkpoint, part: str) -> None:
     except (KeyError, RuntimeError):
         raise ValueError(
             f"Checkpoint {found.name} does not fit this {type(module).__name__}: its tensors have other names or "
-            "shapes. Rebuild it as it was, or start anew without resuming."
+            "shapes. Rebuild it as it was, or start anew without resuming (`--no-resume`)."
         ) from None

@@ -28,6 +28,7 @@ def write_json(path: Path, content: Any) -> None:
 def test_report(found: Evaluation, split: Split) -> dict[str, Any]:
     """Metrics of the test split, each with the 95 % bootstrap interval over its samples."""
     manifest, predictions = split.manifest, found.predictions
+    absent = [name for name in found.modalities if not split.lengths(name).any()]
     intervals = metric_intervals(manifest.task, predictions.logits, predictions.target, scale=manifest.labels.scale)
     return {
         "metrics": found.metrics,
@@ -35,7 +36,10 @@ def test_report(found: Evaluation, split: Split) -> dict[str, Any]:
         "modalities": found.modalities,
         "own": found.own,
         "loss": found.loss,
-        "warnings": implausible(found.metrics, manifest.name),
+        "warnings": [
+            *implausible(found.metrics, manifest.name),
+            *(f"no sample of the split has {name}, so its own figures are those of a constant." for name in absent),
+        ],
     }
 
 

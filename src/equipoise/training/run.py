@@ -14,7 +14,7 @@ from torch import nn
 
 from equipoise.data import Dataset
 from equipoise.training.accelerator import make_accelerator
-from equipoise.training.checkpoint import load_checkpoint
+from equipoise.training.checkpoint import has_checkpoint, load_checkpoint
 from equipoise.training.config import RunConfig, dump_config, load_config
 from equipoise.training.evaluate import evaluate
 from equipoise.training.files import replace_file
@@ -94,33 +94,40 @@ def run(config: RunConfig, out: str | Path, *, resume: bool = True, progress: Pr
     model = build_model(config.model, config.text, dataset, names)
     if config.train.normalise:
         fit_normaliser(model, train)
-    balancer = build_balancer(config.balancer, model)
+    balancer = build_balancer(config.balancer, model, names)
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if not resume:
             _clear(out)
         out.mkdir(parents=True, exist_ok=True)
-        replace_file(out / CONFIG, dump_config(config).encode())
+        fresh = not (out / CONFIG).is_file()
+        if fresh or load_config(out / CONFIG) != config:
+            replace_file(out / CONFIG, dump_config(config).encode())
     accelerator.wait_for_everyone()
 
     settings = config.train.model_dump(exclude={"normalise"})
     select = config.train.select or ("accuracy" if dataset.manifest.task == "classification" else "mae")
     watch = _watch_test(out, dataset, names, config) if config.protocol == "paper" else None
-    result = fit(
-        model,
-        train=train,
-        valid=valid,
-        balancer=balancer,
-        modalities=names,
-        own_lr=own_learning_rates(config, model),
-        seed=config.seed,
-        run_dir=out,
-        resume=resume,
-        progress=progress,
-        observer=watch,
-        **settings,
-    )
+    try:
+        result = fit(
+            model,
+            train=train,
+            valid=valid,
+            balancer=balancer,
+            modalities=names,
+            own_lr=own_learning_rates(config, model),
+            seed=config.seed,
+            run_dir=out,
+            resume=resume,
+            progress=progress,
+            observer=watch,
+            **settings,
+        )
+    except Exception:
+        if accelerator.is_main_process and fresh and not has_checkpoint(out / "checkpoint"):
+            (out / CONFIG).unlink(missing_ok=True)  # nothing was trained: the next config is welcome here
+        raise
 
     if accelerator.is_main_process:
         test = dataset.split("test")
@@ -174,12 +181,16 @@ def run_seeds(
     return results
 
 
-def load_run(path: str | Path) -> TrainedRun:
+def load_run(path: str | Path, data: str | None = None) -> TrainedRun:
     """Open a finished run directory.
 
+    Args:
+        path: the run directory.
+        data: where the dataset is now; None for where it was in training.
+
     Raises:
-        FileNotFoundError: no run there.
-        ValueError: a run that has not finished.
+        FileNotFoundError: no run there, or no dataset where it was.
+        ValueError: a run that has not finished, or data that its model was not built for.
     """
     path = Path(path)
     if not (path / CONFIG).is_file():
@@ -188,10 +199,20 @@ def load_run(path: str | Path) -> TrainedRun:
     found = load_checkpoint(path / "checkpoint")
     if found is None or not found.state["done"]:
         raise ValueError(f"The run in {path} has not finished. Resume it with the command that started it.")
-    dataset = open_dataset(config.data, config.text)
+    if data is None and not Path(config.data).exists():
+        raise FileNotFoundError(
+            f"The dataset of {path} is not at {config.data}, where it was. Give its place now: `--data DIR`."
+        )
+    dataset = open_dataset(data or config.data, config.text)
     names = chosen_modalities(dataset, config.modalities, config.text)
     model = build_model(config.model, config.text, dataset, names)
-    model.load_state_dict(found.tensors["best"])
+    try:
+        model.load_state_dict(found.tensors["best"])
+    except (KeyError, RuntimeError):
+        raise ValueError(
+            f"{dataset.path} should have the modalities, widths and labels that the model of {path} was trained on. "
+            "Found others."
+        ) from None
     return TrainedRun(config, dataset, model.eval(), names)
 
 
@@ -215,13 +236,26 @@ def _check_same(out: Path, config: RunConfig) -> None:
     """Refuse to go on in the directory of another config."""
     if not (out / CONFIG).is_file():
         return
-    ours, theirs = _flat(config.model_dump(mode="json")), _flat(load_config(out / CONFIG).model_dump(mode="json"))
+    try:
+        found = load_config(out / CONFIG)
+    except ValueError as error:
+        raise ValueError(
+            f"{out / CONFIG} is no config of a run ({error}) Restore it, choose another directory, or start anew "
+            "without resuming (`--no-resume`)."
+        ) from None
+    ours, theirs = _flat(config.model_dump(mode="json")), _flat(found.model_dump(mode="json"))
     for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key) and key not in _FREE:
+        same = ours.get(key) == theirs.get(key) or (key == "data" and _same_place(config.data, found.data))
+        if not same and key not in _FREE:
+            moved = f" If the dataset was only moved, change `data` in {out / CONFIG}." if key == "data" else ""
             raise ValueError(
                 f"{out} holds a run with `{key} = {theirs.get(key)!r}`. Found `{key} = {ours.get(key)!r}`. "
-                "Choose another directory, or start anew without resuming."
+                f"Choose another directory, or start anew without resuming (`--no-resume`).{moved}"
             )
+
+
+def _same_place(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -240,5 +274,10 @@ def _clear(out: Path) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}). Delete it and run the same command again.") from None
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path} should hold a JSON object. Delete it and run the same command again.")
     return content
