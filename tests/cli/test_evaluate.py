@@ -50,6 +50,26 @@ def test_other_data_of_the_same_kind(small_runs: Path, tmp_path: Path, capsys: p
     assert found["dataset"]["path"] == str(tmp_path / "other")  # type: ignore[index]
 
 
+def test_a_dataset_that_was_moved_is_named_where_it_is_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    synthetic(tmp_path / "old", n=30, dims={"text": 4})
+    run = str(tmp_path / "run")
+    settings = ["--model.hidden", "4", "--model.encoder", "mean", "--train.epochs", "1"]
+    assert main(["train", "--data", str(tmp_path / "old"), "--out", run, *settings]) == 0
+    capsys.readouterr()
+    (before,) = evaluated(capsys, run)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert main(["evaluate", run]) == 2
+    line = (
+        f"equipoise: The dataset of {run} is not at {tmp_path / 'old'}, where it was. Give its place now: `--data DIR`."
+    )
+    assert capsys.readouterr().err == f"{line}\n"
+    (after,) = evaluated(capsys, run, "--data", str(tmp_path / "new"))
+    assert (after["metrics"], after["interval"]) == (before["metrics"], before["interval"])
+    synthetic(tmp_path / "other", n=30, dims={"text": 5})
+    assert main(["evaluate", run, "--data", str(tmp_path / "other")]) == 2
+    assert "other should have the modalities, widths and labels that the model of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("settings", "part"),
     [

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,7 @@ def test_flags_go_over_the_file_and_reach_the_run(small_data: Path, tmp_path: Pa
         (["--modalities", "text,odor"], "Unknown modality `odor`"),
         (["--epochs", "3"], "unknown flag `--epochs`"),
         (["--seeds", "1", "1"], "Parameter `--seeds` should be distinct"),
+        (["--seeds", str(2**64)], "Parameter `--seeds` should be distinct, from 0 to 18446744073709551615. Found 1844"),
         (["--seed", "1", "--seeds", "1"], "not allowed with"),
     ],
 )
@@ -180,6 +182,26 @@ def test_another_config_in_the_same_directory_is_refused_until_told(
     assert "train.lr" in capsys.readouterr().err
     assert train(*command, "--train.lr", "0.01", "--no-resume") == 0
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["train"]["lr"] == 0.01
+
+
+def test_one_run_and_several_do_not_mix(
+    small_runs: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--data", str(small_data), "--out", str(small_runs)) == 2
+    assert "holds runs for several seeds" in capsys.readouterr().err
+    (tmp_path / "config.yaml").touch()
+    assert train("--data", str(small_data), "--out", str(tmp_path), "--seeds", "0", "1") == 2
+    assert "holds a run for one seed" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_terminal_that_was_closed_stops_no_training(small_data: Path, tmp_path: Path) -> None:
+    gone = open("/dev/full", "w", buffering=1)  # noqa: SIM115 - closing it fails, as writing does
+    with redirect_stderr(gone):
+        assert train("--data", str(small_data), "--out", str(tmp_path / "run")) == 0
+    with suppress(OSError):
+        gone.close()
+    assert (tmp_path / "run" / "test.json").is_file()
 
 
 def test_an_interrupt_is_one_line_and_the_run_resumes(

@@ -34,7 +34,8 @@ def print_table(table: Table) -> None:
 
 def print_json(content: Any) -> None:
     """Print JSON that any reader takes: a number that JSON lacks (NaN, infinity) becomes null."""
-    print(json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False))
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    print(json.dumps(_plain(content), indent=2, ensure_ascii=ascii_only, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:

@@ -198,7 +198,8 @@ def _report(dataset: Dataset, as_json: bool, notes: Sequence[str], facts: dict[s
     )
     columns = ("modality", "width", "type", "shortest", "mean", "longest", "missing", "repaired")
     labels = manifest.labels
-    facts_of = [f"{labels.kind}, {labels.outputs} {'targets' if labels.kind == 'regression' else 'classes'}"]
+    what = ("target", "targets") if labels.kind == "regression" else ("class", "classes")
+    facts_of = [f"{labels.kind}, {labels.outputs} {what[labels.outputs != 1]}"]
     if labels.range:
         facts_of.append(f"range [{labels.range[0]:g}, {labels.range[1]:g}]")
     if labels.classes:

@@ -62,8 +62,14 @@ def score(folder: Path, data: str | None, split: str, drop: Sequence[str]) -> di
     from equipoise.training.results import dataset_report, test_report
     from equipoise.training.run import load_run
 
-    trained = load_run(folder)
-    dataset = trained.dataset if data is None else open_dataset(data, trained.config.text)
+    try:
+        trained = load_run(folder)
+        dataset = trained.dataset if data is None else open_dataset(data, trained.config.text)
+    except FileNotFoundError:
+        if data is None:
+            raise
+        trained = load_run(folder, data)  # the dataset was moved; what is there now has to fit the model
+        dataset = trained.dataset
     kept = without(trained.modalities, drop)
     check_fit(trained.dataset.manifest, dataset.manifest, kept)
     rows = dataset.split(split)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
-import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from equipoise.cli.arguments import Parser, nearest, reject_unknown, split_overrides
+from equipoise.cli.process import (
+    INTERRUPTED,
+    TERMINATED,
+    Stopped,
+    open_streams,
+    settle_output,
+    short_warnings,
+    stopping,
+)
 
 COMMANDS = {
     "demo": "train a plain and a balanced model on built-in synthetic data and compare them",
@@ -18,7 +28,12 @@ COMMANDS = {
     "list": "names of models, balancers, metrics and dataset formats",
 }
 BAD_INPUT = 2
-INTERRUPTED = 130
+PREFIX = "equipoise: "
+HINTS = {
+    errno.EEXIST: "is there already and is no directory",
+    errno.ENOSPC: "no space left on the disk; make room and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; make room and run the same command again",
+}
 WORKBENCH = frozenset(
     {
         *("accelerate", "h5py", "matplotlib", "numpy", "pydantic", "rich"),
@@ -37,22 +52,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success, 2 on bad input (one line on stderr), 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    traced = "--traceback" in arguments
+    arguments = [word for word in arguments if word != "--traceback"]
+    open_streams()
     try:
-        return _dispatch(arguments)
-    except SystemExit as stop:  # argparse leaves this way after --help
-        return stop.code if isinstance(stop.code, int) else 0
-    except KeyboardInterrupt:
-        resumes = arguments[:1] == ["train"] and "--no-resume" not in arguments
-        return _fail("stopped. The same command resumes the run." if resumes else "stopped.", INTERRUPTED)
+        with short_warnings(PREFIX), stopping(f"{PREFIX}stopped."):
+            return _finish(arguments)
+    except KeyboardInterrupt as stop:
+        return _fail(_stopped(arguments), TERMINATED if isinstance(stop, Stopped) else INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone (`| head`); nothing is left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        settle_output()
         return 0
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in WORKBENCH:
             raise
-        return _fail('the command line needs the workbench: pip install "equipoise[workbench]"', BAD_INPUT)
+        return _fail('the command line needs the workbench: pip install "equipoise[workbench]"', BAD_INPUT, traced)
     except (ValueError, OSError) as error:
-        return _fail(_one_line(error), BAD_INPUT)
+        settle_output()
+        return _fail(_one_line(error), BAD_INPUT, traced)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return _fail(
+            "out of memory. Lower `train.batch_size`, the model's sizes or `text.max_tokens`.", BAD_INPUT, traced
+        )
+
+
+def _finish(arguments: list[str]) -> int:
+    try:
+        code = _dispatch(arguments)
+    except SystemExit as stop:  # argparse leaves this way after --help
+        code = stop.code if isinstance(stop.code, int) else 0
+    sys.stdout.flush()  # here, where a pipe that is closed or a disk that is full can still be told
+    return code
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -96,6 +128,7 @@ def _help() -> str:
         [
             "usage: equipoise COMMAND ...   (`equipoise COMMAND --help` explains one)",
             "       equipoise --version",
+            "       equipoise COMMAND ... --traceback   (shows where an error came from)",
             "",
             "Balanced multimodal learning: train, measure, compare.",
             "",
@@ -104,15 +137,32 @@ def _help() -> str:
     )
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"equipoise: {message}", file=sys.stderr)
+def _fail(message: str, code: int, traced: bool = False) -> int:
+    if traced:
+        traceback.print_exc()
+    print(f"{PREFIX}{message}", file=sys.stderr)
     return code
 
 
+def _stopped(arguments: Sequence[str]) -> str:
+    if arguments[:1] != ["train"]:
+        return "stopped."
+    again = "without --no-resume " if "--no-resume" in arguments else ""
+    return f"stopped. The same command {again}resumes the run."
+
+
 def _one_line(error: ValueError | OSError) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror.lower()}."
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename if error.filename2 is None else error.filename2
+        reason = HINTS.get(error.errno or 0, error.strerror[:1].lower() + error.strerror[1:])
+        return f"{reason}." if where is None else f"{where}: {reason}."
     details = getattr(error, "errors", None)  # pydantic's ValidationError, without importing pydantic
     if callable(details):
         return "; ".join(f"`{'.'.join(map(str, item['loc']))}`: {item['msg']}" for item in details())
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # PyTorch has a class of its own for a GPU that is full, and none for the CPU.
+    names = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return names or "DefaultCPUAllocator: can't allocate memory" in str(error)

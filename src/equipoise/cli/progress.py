@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from equipoise.report.tables import cell_text
 
@@ -81,7 +81,8 @@ def _plain_lines(name: str, select: str | None) -> Callback:
         nonlocal due
         if row is not None and (done == total or time.monotonic() >= due):
             due = time.monotonic() + SECONDS_BETWEEN_LINES
-            print(f"{name}: step {done}/{total}, {_status(row, select)}", file=sys.stderr, flush=True)
+            with suppress(OSError):  # a terminal that was closed is no reason to stop training
+                print(f"{name}: step {done}/{total}, {_status(row, select)}", file=sys.stderr, flush=True)
 
     return update
 

@@ -66,12 +66,12 @@ def run(args: argparse.Namespace) -> int:
     results = train(config, out, args.seeds, resume=not args.no_resume)
     if os.environ.get("RANK", "0") != "0":  # one process of several speaks for all
         return 0
-    pictures = draw(out)
     if args.json:
-        print_json({"run": str(out), "results": results, "plots": [str(picture) for picture in pictures]})
+        print_json({"run": str(out), "results": results, "plots": [str(picture) for picture in draw(out)]})
         return 0
     print_table(result_table(results))
     print(f"\nRun directory: {out}")
+    draw(out)
     return 0
 
 
@@ -80,6 +80,7 @@ def train(config: RunConfig, out: Path, seeds: list[int] | None, *, resume: bool
     from equipoise.training.run import run as run_once
     from equipoise.training.run import run_seeds
 
+    check_layout(out, seeds)
     with training_progress(len(seeds or [0]), config.train.select) as start:
         if seeds is None:
             return [run_once(config, out, resume=resume, progress=start(f"seed {config.seed}"))]
@@ -96,8 +97,25 @@ def check_seeds(seeds: list[int]) -> None:
     Raises:
         ValueError: there is one.
     """
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise ValueError(f"Parameter `--seeds` should be distinct and non-negative. Found {' '.join(map(str, seeds))}.")
+    from equipoise.training.config import MAX_SEED
+
+    if min(seeds) < 0 or max(seeds) > MAX_SEED or len(set(seeds)) < len(seeds):
+        found = " ".join(map(str, seeds))
+        raise ValueError(f"Parameter `--seeds` should be distinct, from 0 to {MAX_SEED}. Found {found}.")
+
+
+def check_layout(out: Path, seeds: list[int] | None) -> None:
+    """Refuse to mix one run and runs for several seeds in a directory: what reads it later would see the one alone.
+
+    Raises:
+        ValueError: the directory holds the other.
+    """
+    one = (out / "config.yaml").is_file()
+    several = any(child.is_dir() for child in out.glob("seed-*")) if out.is_dir() else False
+    if seeds is not None and one:
+        raise ValueError(f"{out} holds a run for one seed. For several choose another directory: `--out DIR`.")
+    if seeds is None and several and not one:
+        raise ValueError(f"{out} holds runs for several seeds. For one choose another directory: `--out DIR`.")
 
 
 def default_out(config: RunConfig) -> Path:
@@ -123,4 +141,7 @@ def draw(out: Path) -> list[Path]:
 def own_metric(columns: Iterable[str]) -> str:
     """The metric to draw for each modality: an accuracy where there is one, else the correlation."""
     found = {name.rpartition("/")[2] for name in columns if name.startswith("valid/")}
-    return next(name for name in ("accuracy", "acc2_pn", "acc2", "corr", "mae") if name in found)
+    for name in ("accuracy", "acc2_pn", "acc2", "corr", "mae"):
+        if name in found:
+            return name
+    raise ValueError("`metrics.csv` should hold validation metrics. Found none: the file is damaged.")
