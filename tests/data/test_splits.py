@@ -112,6 +112,8 @@ def test_a_test_split_can_be_kept() -> None:
     ("options", "line"),
     [
         ({"by": "speaker"}, "records no speakers"),
+        ({"by": "none", "seed": -1}, "`seed` should be non-negative. Found `seed = -1`"),
+        ({"by": "none", "fractions": (float("nan"), 0.5, 0.5)}, "`fractions` should be three shares"),
         ({"by": "group"}, "records no groups"),
         ({"by": "video"}, "Parameter `by` should be speaker, group or none"),
         ({"by": "none", "fractions": (0.7, 0.2, 0.2)}, "Parameter `fractions`"),

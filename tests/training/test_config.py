@@ -103,7 +103,12 @@ def test_data_is_required_and_a_file_must_hold_a_mapping(tmp_path: Path) -> None
         load_config(tmp_path)
     with pytest.raises(FileNotFoundError, match="Config file not found"):
         load_config(tmp_path / "none.yaml")
-    for content, message in (("[1]", "should hold a mapping"), ("a: [", "is not valid YAML")):
+    for content, message in (
+        ("[1]", "should hold a mapping"),
+        ("a: [", "is not valid YAML"),
+        ("data: x\ntrain: {epochs: 2}\ntrain: {lr: 0.1}\n", "line 3: the key `train` stands there twice"),
+        ("[" * 5000, "is not valid YAML"),
+    ):
         (tmp_path / "bad.yaml").write_text(content)
         with pytest.raises(ValueError, match=message):
             load_config(tmp_path / "bad.yaml")

@@ -98,6 +98,8 @@ def split_rows(
         DataError: what ``by`` asks for is not recorded, an unknown unit, or units that can't be kept apart.
 
     """
+    if seed < 0:
+        raise DataError(f"Parameter `seed` should be non-negative. Found `seed = {seed}`.")
     if by not in ("speaker", "group", "none"):
         raise DataError(f"Parameter `by` should be speaker, group or none. Found `by = {by!r}`.")
     units = {"speaker": speakers, "group": groups, "none": None}[by]
@@ -125,7 +127,10 @@ def split_rows(
             raise DataError("There is no test split to keep.")
         both = sorted(set(_at(units, held)) & set(_at(units, ~held))) if units is not None else []
         if both:
-            raise DataError(f"{by} {both[0]!r} is inside and outside the test split, which can't be kept as it is.")
+            raise DataError(
+                f"{by} {both[0]!r} is inside and outside the test split, which can't be kept as it is. "
+                "Split `--by none`, or leave out `--keep-test`."
+            )
     rest = np.flatnonzero(~held)
     train, valid, _ = _checked(fractions)
     if not len(rest) or train <= 0:
@@ -160,7 +165,8 @@ def split_dataset(
 
 def _checked(fractions: Sequence[float]) -> tuple[float, float, float]:
     values = tuple(float(f) for f in fractions)
-    if len(values) != 3 or min(values) < 0 or abs(sum(values) - 1) > 1e-6 or values[0] == 0:
+    # So put that NaN, which compares with nothing, is refused too.
+    if not (len(values) == 3 and min(values) >= 0 and abs(sum(values) - 1) <= 1e-6 and values[0] > 0):
         raise DataError(
             "Parameter `fractions` should be three shares (train, valid, test) that sum to 1, train above 0. "
             f"Found `fractions = {values}`."

@@ -31,7 +31,8 @@ def check_step(step: Step, split: Split, *, select: str, model: nn.Module, balan
         ValueError: logits of another shape than the targets ask for, a metric that this data does not have, or a model
             that does not give what the balancer needs.
     """
-    for part in balancer if isinstance(balancer, Chain) else [balancer] if balancer else []:
+    parts = balancer if isinstance(balancer, Chain) else [] if balancer is None else [balancer]
+    for part in parts:
         if missing := sorted(field for field in part.needs if getattr(step, field) is None):
             raise ValueError(
                 f"{type(part).__name__} needs {', '.join(f'`{field}`' for field in missing)}, which this "

@@ -27,10 +27,14 @@ MAX_SEED = 2**64 - 1  # of torch
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML, with the values of `WORDS` as they are written."""
+    """Safe YAML, with the values of `WORDS` as they are written, and no key twice: the first would be lost."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[Any] = []
         for key, value in node.value:
+            if key.value in seen:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key `{key.value}` stands there twice")
+            seen.append(key.value)
             if key.value in WORDS and isinstance(value, yaml.ScalarNode) and not value.tag.endswith(":null"):
                 value.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
@@ -196,7 +200,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"Config file not found: {path}.")
     try:
         values = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if values is None:
         return {}
