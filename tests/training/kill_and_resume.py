@@ -1,6 +1,7 @@
 """Run one config undisturbed, and the same one killed again and again; print what both left.
 
-It forks, so that torch loads once, and kills at random moments between the first step and the end.
+It forks, so that torch loads once, and kills a few random milliseconds after a random number of steps: where a kill
+falls does not depend on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from equipoise.training.run import run
 torch.set_num_threads(1)
 
 
-def start(config: RunConfig, out: Path) -> int:
-    """A child process that runs the config; this returns when its first step is done."""
+def start(config: RunConfig, out: Path, steps: int = 1) -> int:
+    """A child process that runs the config; this returns when it has done some steps, or ended."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -37,7 +38,8 @@ def start(config: RunConfig, out: Path) -> int:
         finally:
             os._exit(status)
     os.close(writing)
-    os.read(reading, 1)
+    while steps and os.read(reading, 1):
+        steps -= 1
     return child
 
 
@@ -52,15 +54,13 @@ def left_by(out: Path) -> dict[str, Any]:
 def main(config: RunConfig, folder: Path, kills: int, seed: int) -> None:
     calm, rough = folder / "calm", folder / "rough"
     child = start(config, calm)
-    started = time.monotonic()
     assert os.waitpid(child, 0)[1] == 0
-    lasted = time.monotonic() - started
 
     draw = random.Random(seed)
     killed: list[str] = []
     for _ in range(kills):
-        child = start(config, rough)
-        time.sleep(draw.uniform(0, 0.4) * lasted)
+        child = start(config, rough, steps=draw.randint(2, 9))
+        time.sleep(draw.uniform(0, 0.01))
         if os.waitpid(child, os.WNOHANG)[0]:
             break
         os.kill(child, signal.SIGKILL)
