@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch
-from equipoise.models import CPSL, LMF, MAGBERT, TFN, AGSSMoE, GLoMo, LateFusion, MMAFNet, MulT
+from equipoise.models import CPSL, LMF, MAGBERT, MISA, TFN, AGSSMoE, GLoMo, LateFusion, MMAFNet, MulT
 
 DIMS = {"text": 6, "audio": 3, "vision": 4}
 LENGTHS = {"text": (5, 2, 4, 1), "audio": (7, 3, 1, 6), "vision": (2, 6, 3, 4)}
@@ -55,6 +55,10 @@ def _mult(**fixed: Any) -> Build:
     return lambda **given: MulT(**{"dims": DIMS, "hidden": 8, "heads": 2, "layers": 1, **fixed, **given})
 
 
+def _misa(**fixed: Any) -> Build:
+    return lambda **given: MISA(**{"dims": DIMS, "hidden": 8, "feed_forward": 16, **fixed, **given})
+
+
 BUILDS: dict[str, Build] = {
     "late-gru": _late(),
     "late-transformer": _late(encoder="transformer"),
@@ -84,6 +88,9 @@ BUILDS: dict[str, Build] = {
     "lmf": _lmf(),
     "lmf-weighted": _lmf(weighted=True, rank=1),
     "mult": _mult(),
+    "misa": _misa(),
+    "misa-adversarial": _misa(adversarial=True, recurrent_text=True),
+    "misa-plain": _misa(lambda_sim=0, lambda_diff=0, lambda_recon=0),
     "mult-mean": _mult(pool="mean", kernel=1, self_layers=1),
 }
 

@@ -8,6 +8,7 @@ from equipoise.models.glomo import GLoMo
 from equipoise.models.late_fusion import LateFusion
 from equipoise.models.lmf import LMF
 from equipoise.models.magbert import MAGBERT
+from equipoise.models.misa import MISA
 from equipoise.models.mmafnet import MMAFNet
 from equipoise.models.mult import MulT
 from equipoise.models.output import Output
@@ -23,6 +24,20 @@ MODELS: dict[str, type[nn.Module]] = {
     "TFN": TFN,
     "LMF": LMF,
     "MulT": MulT,
+    "MISA": MISA,
 }
 
-__all__ = ["MODELS", "AGSSMoE", "CPSL", "GLoMo", "LMF", "MAGBERT", "LateFusion", "MMAFNet", "MulT", "Output", "TFN"]
+__all__ = [
+    "MISA",
+    "MODELS",
+    "AGSSMoE",
+    "CPSL",
+    "GLoMo",
+    "LMF",
+    "MAGBERT",
+    "LateFusion",
+    "MMAFNet",
+    "MulT",
+    "Output",
+    "TFN",
+]
