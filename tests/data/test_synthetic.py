@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from equipoise.data import DataError, Dataset, load, synthetic
+from equipoise.data import DataError, Dataset, load, synthetic, utterances
 from equipoise.data.truth import bayes_r2
 
 N = 8000
@@ -262,6 +262,8 @@ def test_joint_training_starves_the_slow_modalities_of_the_default(default: Data
     ("settings", "message"),
     [
         ({"n": 5}, "should be at least 10, 0 and 2"),
+        ({"splits": (1, 1, 0)}, "should be at least 3, 0 and 2"),
+        ({"splits": (8, 4, 0)}, r"`splits` should hold numbers of at least 1. Found \(8, 4, 0\)"),
         ({"modalities": ("text", "text")}, "distinct"),
         ({"alone": {"smell": 0.5}}, r"`alone` should name modalities \(text, audio, vision\). Found smell"),
         ({"shared": -0.1}, "Share `shared` should be non-negative and finite. Found -0.1"),
@@ -286,3 +288,38 @@ def test_any_number_of_modalities(tmp_path: Path) -> None:
     four = synthetic(tmp_path / "four", n=20, modalities=("text", "audio", "vision", "touch"))
     assert len(truth(four)["bayes_r2"]) == 15
     assert sum(truth(four)["shares"].values()) == pytest.approx(1)
+
+
+def test_splits_have_the_samples_asked_for_and_sims_labels_are_a_third(tmp_path: Path) -> None:
+    mosi = synthetic(tmp_path / "mosi", splits=(7, 2, 3), dataset_name="small")
+    assert mosi.manifest.splits == {"train": 7, "valid": 2, "test": 3}
+    assert mosi.manifest.name == "small"
+    sims = synthetic(tmp_path / "sims", splits=(7, 2, 3), scale="sims")
+    assert sims.manifest.labels.range == (-1.0, 1.0)
+    np.testing.assert_allclose(3 * sims.labels, mosi.labels, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [1023, 1024])  # a square of directions, and those alone that are used
+def test_wide_frames_show_the_latents_along_orthonormal_directions(tmp_path: Path, dim: int) -> None:
+    n = 30
+    settings = {"dims": {"a": dim}, "lengths": {"a": (1, 1)}, "feature_noise": {"a": 1e-6}, "speed": {"a": 1.0}}
+    data = synthetic(tmp_path / "set", splits=(n - 2, 1, 1), modalities=("a",), synergy=0, **settings)  # type: ignore[arg-type]
+    x = pooled(data, "a")
+    z = latents(data)
+    shown = np.stack([z["alone_a"], z["shared"], z["sign_a"]], axis=1)
+    assert np.linalg.matrix_rank(x, tol=1e-2) == 11  # three latents and eight nuisances
+    # What lies orthogonal to the latents' directions is the nuisances', so the directions come out of the span.
+    basis = np.linalg.svd(x, full_matrices=False)[2][:11]
+    weights = np.linalg.lstsq(x @ basis.T, shown, rcond=None)[0]
+    np.testing.assert_allclose(weights.T @ weights, np.eye(3), atol=1e-3)
+
+
+def test_pieces_of_wide_frames_hold_every_utterance_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(utterances, "_VALUES", 16 * 40 * 3)  # three of the default audio utterances at a time, or so
+    data = synthetic(tmp_path / "set", splits=(20, 2, 3), feature_noise={"audio": 1e-6}, speed={"audio": 1.0})
+    z = latents(data)
+    shown = np.stack([z["alone_audio"], z["shared"], z["sign_audio"]], axis=1)
+    assert (
+        np.abs(shown - pooled(data, "audio") @ np.linalg.lstsq(pooled(data, "audio"), shown, rcond=None)[0]).max()
+        < 1e-3
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from equipoise.data.dataset import Dataset
 from equipoise.data.errors import DataError
-from equipoise.data.manifest import Task
+from equipoise.data.manifest import SCALE_RANGES, SPLITS, Scale, Task
 from equipoise.data.truth import bayes_r2
 from equipoise.data.utterances import bumps, sequences, transcripts
 from equipoise.data.writer import write_dataset
@@ -33,9 +33,11 @@ def synthetic(
     path: str | PathLike[str],
     *,
     n: int = 1200,
+    splits: tuple[int, int, int] | None = None,
     seed: int = 0,
     modalities: Sequence[str] = ("text", "audio", "vision"),
     task: Task = "regression",
+    scale: Scale = "mosi",
     alone: Mapping[str, float] | None = None,
     shared: float = 0.15,
     synergy: float = 0.05,
@@ -44,8 +46,10 @@ def synthetic(
     feature_noise: Mapping[str, float] | None = None,
     dims: Mapping[str, int] | None = None,
     lengths: Mapping[str, tuple[int, int]] | None = None,
+    aligned: bool = False,
     classes: int = 3,
     text: bool = False,
+    dataset_name: str = "synthetic",
     overwrite: bool = False,
 ) -> Dataset:
     r"""Generate a dataset of utterances and write it to ``path``.
@@ -62,7 +66,8 @@ def synthetic(
     - :math:`e`, normal: in no modality; :math:`\nu` is ``noise``
 
     The shares are divided by their sum, so each is its part of the variance of z. A regression label is 1.2 z, cut to
-    [-3, 3]; a class is the interval that z falls into, of intervals equally probable under the normal distribution.
+    [-3, 3], or a third of that; a class is the interval that z falls into, of intervals equally probable under the
+    normal distribution.
 
     Frame t of modality m is
 
@@ -82,14 +87,18 @@ def synthetic(
     Args:
         path: the directory to make.
         n: utterances, at least 10: 70 % train, 10 % valid, 20 % test.
+        splits: utterances of each split, each at least 1, instead of ``n``.
         seed: equal seeds give equal bytes.
         modalities: their names. What ``alone``, ``speed``, ``feature_noise``, ``dims`` or ``lengths`` leave out has its
             default.
         task: ``regression`` or ``classification``.
+        scale: of regression labels, ``mosi`` in [-3, 3] or ``sims`` in [-1, 1].
         dims: features a frame, at least 4.
         lengths: least and greatest number of frames; drawn evenly.
+        aligned: all modalities of an utterance have the frames of the first one's.
         classes: number of classes.
         text: also write transcripts that tell the latents of the first modality, in words.
+        dataset_name: its name in tables, where it is called synthetic as well.
         overwrite: replace a dataset that is there.
 
     Returns:
@@ -99,9 +108,14 @@ def synthetic(
         DataError: a setting is out of its range.
     """
     names = tuple(modalities)
-    if n < 10 or seed < 0 or classes < 2 or not names or len(set(names)) < len(names):
+    n = n if splits is None else sum(splits)
+    least = 10 if splits is None else 3
+    splits = splits or (round(0.7 * n), round(0.1 * n), n - round(0.7 * n) - round(0.1 * n))
+    if min(splits) < 1 and n >= least:
+        raise DataError(f"Parameter `splits` should hold numbers of at least 1. Found {splits}.")
+    if n < least or seed < 0 or classes < 2 or not names or len(set(names)) < len(names):
         raise DataError(
-            "Parameters `n`, `seed`, `classes` should be at least 10, 0 and 2, and `modalities` distinct. "
+            f"Parameters `n`, `seed`, `classes` should be at least {least}, 0 and 2, and `modalities` distinct. "
             f"Found {n}, {seed}, {classes} and {', '.join(names) or 'none'}."
         )
     weights = _complete("alone", alone, ALONE, names)
@@ -134,12 +148,14 @@ def synthetic(
     synergies = z[f"sign_{names[0]}"] * z[f"sign_{names[1]}"] if len(names) > 1 else np.zeros(n)
     z["score"][:] = sum(np.sqrt(part) * (synergies if key == "synergy" else z[key]) for key, part in shares.items())
 
-    frames, precisions, texts = {}, {}, None
+    frames, precisions, texts, first = {}, {}, None, np.zeros(0, dtype=np.int64)
     for k, name in enumerate(names, start=1):
         own = np.random.default_rng(
             [seed, k]
         )  # one each, so that a setting of one modality leaves the others as they are
         counts = own.integers(spans[name][0], spans[name][1], endpoint=True, size=n)
+        first = counts if k == 1 else first
+        counts = first if aligned else counts
         waves = bumps(own, counts)
         signals = np.stack([z[f"alone_{name}"], z["shared"], z[f"sign_{name}"]], axis=1)
         if text and k == 1:
@@ -150,8 +166,8 @@ def synthetic(
         precisions[name] = energy * (speeds[name] / noises[name]) ** 2
 
     cuts = [NormalDist().inv_cdf(i / classes) for i in range(1, classes)]
-    labels = np.clip(SPREAD * z["score"], -3, 3) if task == "regression" else np.searchsorted(cuts, z["score"])
-    train, valid = round(0.7 * n), round(0.1 * n)
+    values = np.clip(SPREAD * z["score"], -3, 3) * (SCALE_RANGES[scale][1] / 3)
+    labels = values if task == "regression" else np.searchsorted(cuts, z["score"])
     truth = {
         "shares": shares,
         "columns": columns,
@@ -163,16 +179,16 @@ def synthetic(
     }
     return write_dataset(
         path,
-        name="synthetic",
+        name=dataset_name,
         source="synthetic",
         synthetic=True,
         task=task,
         modalities=frames,
         labels=labels,
         classes=None if task == "regression" else [f"class {i}" for i in range(classes)],
-        scale="mosi" if task == "regression" else None,
+        scale=scale if task == "regression" else None,
         ids=[f"utterance {i:06d}" for i in range(n)],
-        splits=["train"] * train + ["valid"] * valid + ["test"] * (n - train - valid),
+        splits=[split for split, count in zip(SPLITS, splits, strict=True) for _ in range(count)],
         texts=texts,
         extractor=dict.fromkeys(names, "synthetic"),
         extra={"truth": truth},

@@ -12,7 +12,9 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 NUISANCES = 8
-_PIECE = 4096  # utterances made at a time
+_PIECE = 4096  # utterances made at a time, where they are small
+_VALUES = 2**25  # features made at a time, at most, unless one utterance has more
+_WIDE = 1024  # from here on only the directions that are used are drawn: a square of them would not fit
 
 _VERDICTS = ("dreadful", "awful", "bad", "weak", "average", "decent", "good", "great", "wonderful")
 _CROWD = ("booed", "left", "sighed", "yawned", "sat", "nodded", "smiled", "clapped", "cheered")
@@ -43,12 +45,14 @@ def sequences(
         dim: features a frame.
         noise: standard deviation of the white noise.
     """
-    directions = np.linalg.qr(random.standard_normal((dim, dim)))[0].astype(np.float32)
     width = signals.shape[1]
     nuisances = min(NUISANCES, dim - width)
+    drawn = np.linalg.qr(random.standard_normal((dim, dim if dim < _WIDE else width + nuisances)))[0]
+    directions = (drawn if dim < _WIDE else drawn.T).astype(np.float32)
     ends = np.cumsum(counts)
-    for start in range(0, len(counts), _PIECE):
-        piece = slice(start, start + _PIECE)
+    size = min(_PIECE, max(1, _VALUES // (dim * int(counts.max()))))
+    for start in range(0, len(counts), size):
+        piece = slice(start, start + size)
         own = counts[piece]
         first = ends[start] - counts[start]
         shown = (signals[piece].astype(np.float32) @ directions[:width]).repeat(own, axis=0)
