@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from tests.layers.tiny_resnet import tiny_resnet
 from torch import Tensor, nn
 
 from equipoise.core import Batch
@@ -20,6 +21,19 @@ Build = Callable[..., Any]  # keyword arguments to any model: its kind differs f
 
 def _late(**fixed: Any) -> Build:
     return lambda **given: LateFusion(**{"dims": DIMS, "hidden": 8, "heads": 2, **fixed, **given})
+
+
+def _images(build: Build) -> Build:
+    """Audio and vision as images, read by small residual networks."""
+    shapes = {"audio": (3, 1, 1), "vision": (1, 2, 2)}
+
+    def built(**given: Any) -> Any:
+        read = {name: shape for name, shape in shapes.items() if name in given.get("dims", DIMS)}
+        kinds = {name: "resnet18" if name in read else "mean" for name in given.get("dims", DIMS)}
+        weights = {name: tiny_resnet(channels) for name, (channels, _, _) in read.items()}
+        return build(**{"encoder": kinds, "image_shape": read, "image_weights": weights, **given})
+
+    return built
 
 
 def _ags(**fixed: Any) -> Build:
@@ -67,6 +81,7 @@ BUILDS: dict[str, Build] = {
     "late-of-means": _late(combine="mean"),
     "late-mlp": _late(head="mlp"),
     "late-mlp-probe": _late(head="mlp", probe=True),
+    "late-images": _images(_late()),
     "ags": _ags(),
     "ags-plain": _ags(recurrent=False),
     "ags-no-moe": _ags(ta_moe=False, tv_moe=False),

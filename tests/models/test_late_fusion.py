@@ -4,11 +4,18 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.builders import DIMS, Lookup, make_batch, with_tokens
+from tests.layers.tiny_resnet import tiny_resnet
+from tests.models.builders import DIMS, LENGTHS, Lookup, make_batch, with_tokens
 from torch import Tensor
 
 from equipoise.layers import masked_mean
 from equipoise.models import LateFusion, Output
+from equipoise.training.arguments import check_arguments
+
+IMAGES: dict[str, Any] = {
+    "encoder": {"text": "gru", "audio": "mean", "vision": "resnet18"},
+    "image_shape": {"vision": (1, 2, 2)},
+}
 
 
 def _late(**given: Any) -> LateFusion:
@@ -130,14 +137,38 @@ def test_heads_are_a_stage_of_their_own() -> None:
     assert {name: [p.shape for p in groups.parameters(name)] for name in groups} == {n: [(1, 16)] for n in DIMS}
 
 
+def test_an_image_is_the_mean_of_what_the_network_says_of_its_frames() -> None:
+    model = _late(**IMAGES, image_weights={"vision": tiny_resnet(1)}).eval()
+    batch = make_batch()
+    encoder: Any = model.encoders["vision"]
+    for row, length in enumerate(LENGTHS["vision"]):
+        images = batch.inputs["vision"][row, :length].reshape(length, 1, 2, 2)
+        expected = encoder.model(images).pooler_output[:, :, 0, 0].mean(dim=0)
+        torch.testing.assert_close(model(batch).features["vision"][row], expected)
+    assert model.widths == {"text": 16, "audio": 8, "vision": 8}
+
+
+def test_images_come_from_a_config_too() -> None:
+    given = IMAGES | {"image_shape": {"vision": [1, 2, 2]}}  # YAML has no tuples
+    checked = check_arguments(LateFusion, given, key="model", fixed=("dims",))
+    assert checked["image_shape"] == {"vision": (1, 2, 2)}
+    with torch.device("meta"):
+        model = LateFusion(dims=DIMS, **checked)
+    assert model.widths["vision"] == 512
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"head": "tree"}, r'`head` should be "linear" or "mlp". Found `head = \'tree\'`'),
         ({"probe": True}, r'`probe` needs `head="mlp"`'),
-        ({"encoder": "cnn"}, r'`encoder` should be "gru", "transformer", "mean" or "pool"'),
+        ({"encoder": "cnn"}, r'`encoder` should be "gru", "transformer", "mean", "pool" or "resnet18"'),
         ({"encoder": {"text": "gru"}}, r"`encoder` should name each of \['text', .*\]. Found \['text'\]"),
         ({"encoder": "transformer", "heads": 3}, "`heads` should divide the width 8"),
+        ({"encoder": "resnet18"}, r"`image_shape` should name the modalities whose .*, \['text', .*\]. Found \[\]"),
+        ({"image_shape": {"vision": (1, 2, 2)}}, r"`image_shape` should name .*, \[\]. Found \['vision'\]"),
+        (IMAGES | {"image_shape": {"vision": (1, 2, 3)}}, r"product 4 for 'vision', .* Found \[1, 2, 3\]"),
+        (IMAGES | {"image_weights": {"text": "folder"}}, r"`image_weights` should name .* Found \['text'\]"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> None:

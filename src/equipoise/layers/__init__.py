@@ -7,6 +7,7 @@ from equipoise.layers.feed_forward import FeedForward
 from equipoise.layers.mean import MeanEncoder
 from equipoise.layers.normaliser import Normaliser
 from equipoise.layers.recurrent import GRUEncoder, run_packed
+from equipoise.layers.resnet import ResNetEncoder
 from equipoise.layers.sequence import Sequence, masked_last, masked_mean
 from equipoise.layers.sparse_moe import SparseMoE, cv_squared, importance, selection_probability
 from equipoise.layers.text import TextEncoder, find_text_model, weights_sha256
@@ -22,6 +23,7 @@ __all__ = [
     "GRUEncoder",
     "MeanEncoder",
     "Normaliser",
+    "ResNetEncoder",
     "Routed",
     "Sequence",
     "SparseMoE",

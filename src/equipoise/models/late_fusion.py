@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import GRUEncoder, MeanEncoder, Normaliser, Sequence, TransformerEncoder, masked_mean
+from equipoise.layers import Normaliser, Sequence, masked_mean
+from equipoise.models._encoders import EncoderKind, build_encoders, encoded_widths, encoder_groups
 from equipoise.models._inputs import checked_dims, sequences, squeezed
 from equipoise.models.output import Output
-
-EncoderKind = Literal["gru", "transformer", "mean", "pool"]
 
 
 class LateFusion(nn.Module):
@@ -46,7 +45,9 @@ class LateFusion(nn.Module):
     - ``"transformer"``: blocks on a stream ``hidden`` wide (:class:`equipoise.layers.TransformerEncoder`);
     - ``"mean"``: the mean of the input, then ``layers`` linear layers with ReLU, ``hidden`` wide;
     - ``"pool"``: the mean of the input and nothing else. Text that passes a ``text_encoder`` is pooled like this unless
-      ``encoder`` is a mapping that says otherwise: pretrained vectors, then one linear layer.
+      ``encoder`` is a mapping that says otherwise: pretrained vectors, then one linear layer;
+    - ``"resnet18"``: each frame is an image or a spectrogram, flattened, and :math:`f_m` has 512 features
+      (:class:`equipoise.layers.ResNetEncoder`).
 
     Args:
         dims: ``{m: d_m}``, the modalities and the widths of their features; for token ids the width is the text
@@ -60,6 +61,8 @@ class LateFusion(nn.Module):
         head: ``"linear"`` or ``"mlp"``.
         combine: ``"sum"`` or, for a linear head, ``"mean"``.
         probe: linear heads on detached features, for ``head="mlp"``.
+        image_shape: ``{m: (C, H, W)}``, the images of each modality whose encoder is ``"resnet18"``.
+        image_weights: ``{m: folder}``, a saved ResNet that such an encoder starts from; without it the weights are new.
         text_encoder: reads ``text`` as token ids, ``(tokens [B, T], mask [B, T]) -> [B, T, dim]``, such as
             :class:`equipoise.layers.TextEncoder`.
 
@@ -80,6 +83,8 @@ class LateFusion(nn.Module):
         head: Literal["linear", "mlp"] = "linear",
         combine: Literal["sum", "mean"] = "sum",
         probe: bool = False,
+        image_shape: Mapping[str, tuple[int, int, int]] | None = None,
+        image_weights: Mapping[str, str] | None = None,
         text_encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -98,12 +103,19 @@ class LateFusion(nn.Module):
         self.text_encoder = text_encoder
         features = {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
         self.normaliser = Normaliser(features)
-        kinds = _kinds(encoder, self.dims, pooled_text=text_encoder is not None)
-        self.encoders = nn.ModuleDict(
-            {name: _encoder(kinds[name], dim, hidden, layers, heads, dropout) for name, dim in self.dims.items()}
+        self.encoders = build_encoders(
+            self.dims,
+            encoder,
+            hidden=hidden,
+            layers=layers,
+            heads=heads,
+            dropout=dropout,
+            text_encoder=text_encoder,
+            image_shape=image_shape,
+            image_weights=image_weights,
         )
         self.drop = nn.Dropout(dropout)
-        self.widths = {name: _width(self.encoders[name], dim) for name, dim in self.dims.items()}
+        self.widths = encoded_widths(self.encoders, self.dims)
         first = outputs if head == "linear" else hidden
         self.heads = nn.ModuleDict({name: nn.Linear(d, first, bias=False) for name, d in self.widths.items()})
         # Drawn as nn.Linear draws one layer over the whole concatenation.
@@ -155,41 +167,4 @@ class LateFusion(nn.Module):
             raise ValueError(f'Parameter `stage` should be "encoders" or "heads". Found `stage = {stage!r}`.')
         if stage == "heads":
             return Modalities(**{name: self.heads[name] for name in self.dims})
-        groups: dict[str, list[nn.Parameter]] = {}
-        for name in self.dims:
-            own = list(self.encoders[name].parameters())
-            if name == "text" and self.text_encoder is not None:
-                own += self.text_encoder.parameters()
-            groups[name] = own if any(p.requires_grad for p in own) else list(self.heads[name].parameters())
-        return Modalities(**groups)
-
-
-def _kinds(
-    encoder: EncoderKind | Mapping[str, EncoderKind], dims: Mapping[str, int], *, pooled_text: bool
-) -> dict[str, EncoderKind]:
-    if isinstance(encoder, Mapping):
-        if set(encoder) != set(dims):
-            raise ValueError(f"Parameter `encoder` should name each of {list(dims)}. Found {list(encoder)}.")
-        return dict(encoder)
-    kinds = dict.fromkeys(dims, encoder)
-    if pooled_text:
-        kinds["text"] = "pool"
-    return kinds
-
-
-def _encoder(kind: EncoderKind, dim: int, hidden: int, layers: int, heads: int, dropout: float) -> nn.Module:
-    if kind == "gru":
-        return GRUEncoder(dim, hidden, layers=layers, dropout=dropout)
-    if kind == "transformer":
-        return TransformerEncoder(dim, hidden, layers=layers, heads=heads, dropout=dropout)
-    if kind == "mean":
-        return MeanEncoder(dim, hidden, layers=layers, dropout=dropout)
-    if kind == "pool":
-        return nn.Identity()
-    raise ValueError(
-        f'Parameter `encoder` should be "gru", "transformer", "mean" or "pool". Found `encoder = {kind!r}`.'
-    )
-
-
-def _width(encoder: nn.Module, dim: int) -> int:
-    return dim if isinstance(encoder, nn.Identity) else cast(int, encoder.dim)
+        return encoder_groups(self.encoders, self.heads, self.text_encoder)
