@@ -11,7 +11,7 @@ from tests.layers.tiny_resnet import tiny_resnet
 from torch import Tensor, nn
 
 from equipoise.core import Batch
-from equipoise.models import CPSL, LMF, MAGBERT, MISA, TFN, AGSSMoE, GLoMo, LateFusion, MMAFNet, MulT
+from equipoise.models import CPSL, LMF, MAGBERT, MFN, MISA, TFN, AGSSMoE, GLoMo, LateFusion, MMAFNet, MulT
 
 DIMS = {"text": 6, "audio": 3, "vision": 4}
 LENGTHS = {"text": (5, 2, 4, 1), "audio": (7, 3, 1, 6), "vision": (2, 6, 3, 4)}
@@ -73,6 +73,11 @@ def _misa(**fixed: Any) -> Build:
     return lambda **given: MISA(**{"dims": DIMS, "hidden": 8, "feed_forward": 16, **fixed, **given})
 
 
+def _mfn(**fixed: Any) -> Build:
+    small = {"memory": 5, "attention_hidden": 7, "proposal_hidden": 6, "retain_hidden": 8, "update_hidden": 6}
+    return lambda **given: MFN(**{"dims": DIMS, "hidden": 4, **small, "output_hidden": 8, **fixed, **given})
+
+
 BUILDS: dict[str, Build] = {
     "late-gru": _late(),
     "late-transformer": _late(encoder="transformer"),
@@ -107,6 +112,9 @@ BUILDS: dict[str, Build] = {
     "misa-adversarial": _misa(adversarial=True, recurrent_text=True),
     "misa-plain": _misa(lambda_sim=0, lambda_diff=0, lambda_recon=0),
     "mult-mean": _mult(pool="mean", kernel=1, self_layers=1),
+    "mfn": _mfn(),
+    "mfn-few-steps": _mfn(hidden={"text": 5, "audio": 3, "vision": 4}, steps=3),
+    "mfn-no-delta": _mfn(delta=False),
 }
 
 

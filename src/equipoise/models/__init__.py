@@ -8,6 +8,7 @@ from equipoise.models.glomo import GLoMo
 from equipoise.models.late_fusion import LateFusion
 from equipoise.models.lmf import LMF
 from equipoise.models.magbert import MAGBERT
+from equipoise.models.mfn import MFN
 from equipoise.models.misa import MISA
 from equipoise.models.mmafnet import MMAFNet
 from equipoise.models.mult import MulT
@@ -25,11 +26,13 @@ MODELS: dict[str, type[nn.Module]] = {
     "LMF": LMF,
     "MulT": MulT,
     "MISA": MISA,
+    "MFN": MFN,
 }
 
 __all__ = [
     "MISA",
     "MODELS",
+    "MFN",
     "AGSSMoE",
     "CPSL",
     "GLoMo",
