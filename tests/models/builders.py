@@ -11,7 +11,7 @@ from tests.layers.tiny_resnet import tiny_resnet
 from torch import Tensor, nn
 
 from equipoise.core import Batch
-from equipoise.models import CPSL, LMF, MAGBERT, MFN, MISA, TFN, AGSSMoE, GLoMo, LateFusion, MMAFNet, MulT
+from equipoise.models import CPSL, LMF, MAGBERT, MFN, MISA, TFN, AGSSMoE, CubeMLP, GLoMo, LateFusion, MMAFNet, MulT
 
 DIMS = {"text": 6, "audio": 3, "vision": 4}
 LENGTHS = {"text": (5, 2, 4, 1), "audio": (7, 3, 1, 6), "vision": (2, 6, 3, 4)}
@@ -78,6 +78,10 @@ def _mfn(**fixed: Any) -> Build:
     return lambda **given: MFN(**{"dims": DIMS, "hidden": 4, **small, "output_hidden": 8, **fixed, **given})
 
 
+def _cubemlp(**fixed: Any) -> Build:
+    return lambda **given: CubeMLP(**{"dims": DIMS, "steps": [5, 4], "channels": [8, 6], **fixed, **given})
+
+
 BUILDS: dict[str, Build] = {
     "late-gru": _late(),
     "late-transformer": _late(encoder="transformer"),
@@ -115,6 +119,9 @@ BUILDS: dict[str, Build] = {
     "mfn": _mfn(),
     "mfn-few-steps": _mfn(hidden={"text": 5, "audio": 3, "vision": 4}, steps=3),
     "mfn-no-delta": _mfn(delta=False),
+    "cubemlp": _cubemlp(),
+    "cubemlp-mean": _cubemlp(steps=[3, 3, 2], channels=[8, 8, 4], pool="mean"),
+    "cubemlp-no-sequence": _cubemlp(axes=["modality", "channel"]),
 }
 
 

@@ -4,6 +4,7 @@ from torch import nn
 
 from equipoise.models.ags_smoe import AGSSMoE
 from equipoise.models.cpsl import CPSL
+from equipoise.models.cubemlp import CubeMLP
 from equipoise.models.glomo import GLoMo
 from equipoise.models.late_fusion import LateFusion
 from equipoise.models.lmf import LMF
@@ -27,20 +28,22 @@ MODELS: dict[str, type[nn.Module]] = {
     "MulT": MulT,
     "MISA": MISA,
     "MFN": MFN,
+    "CubeMLP": CubeMLP,
 }
 
 __all__ = [
-    "MISA",
-    "MODELS",
-    "MFN",
-    "AGSSMoE",
     "CPSL",
-    "GLoMo",
     "LMF",
     "MAGBERT",
+    "MFN",
+    "MISA",
+    "MODELS",
+    "TFN",
+    "AGSSMoE",
+    "CubeMLP",
+    "GLoMo",
     "LateFusion",
     "MMAFNet",
     "MulT",
     "Output",
-    "TFN",
 ]
