@@ -1,0 +1,203 @@
+"""The models at sizes that tests can afford, and batches with unequal lengths and missing modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from equipoise.core import Batch
+from equipoise.models import (
+    CPSL,
+    LMF,
+    MAGBERT,
+    MFN,
+    MISA,
+    MMIM,
+    TFN,
+    AGSSMoE,
+    CubeMLP,
+    GLoMo,
+    LateFusion,
+    MMAFNet,
+    MulT,
+)
+from tests.layers.tiny_resnet import tiny_resnet
+from torch import Tensor, nn
+
+DIMS = {"text": 6, "audio": 3, "vision": 4}
+LENGTHS = {"text": (5, 2, 4, 1), "audio": (7, 3, 1, 6), "vision": (2, 6, 3, 4)}
+
+Build = Callable[..., Any]  # keyword arguments to any model: its kind differs from test to test
+
+
+def _late(**fixed: Any) -> Build:
+    return lambda **given: LateFusion(**{"dims": DIMS, "hidden": 8, "heads": 2, **fixed, **given})
+
+
+def _images(build: Build) -> Build:
+    """Audio and vision as images, read by small residual networks."""
+    shapes = {"audio": (3, 1, 1), "vision": (1, 2, 2)}
+
+    def built(**given: Any) -> Any:
+        read = {name: shape for name, shape in shapes.items() if name in given.get("dims", DIMS)}
+        kinds = {name: "resnet18" if name in read else "mean" for name in given.get("dims", DIMS)}
+        weights = {name: tiny_resnet(channels) for name, (channels, _, _) in read.items()}
+        return build(**{"encoder": kinds, "image_shape": read, "image_weights": weights, **given})
+
+    return built
+
+
+def _ags(**fixed: Any) -> Build:
+    return lambda **given: AGSSMoE(**{"dims": DIMS, "hidden": 8, "heads": 2, "layers": 2, **fixed, **given})
+
+
+def _mmafnet(**fixed: Any) -> Build:
+    return lambda **given: MMAFNet(**{"dims": DIMS, "hidden": 8, "heads": 2, **fixed, **given})
+
+
+def _tfn(**fixed: Any) -> Build:
+    return lambda **given: TFN(**{"dims": DIMS, "hidden": 8, "text_hidden": 8, "fusion_hidden": 8, **fixed, **given})
+
+
+def _magbert(**fixed: Any) -> Build:
+    return lambda **given: MAGBERT(**{"dims": DIMS, "hidden": 8, "heads": 2, "layers": 1, **fixed, **given})
+
+
+def _glomo(**fixed: Any) -> Build:
+    small = {"dims": DIMS, "hidden": 8, "heads": 2, "layers": 1, "feed_forward": 16}
+    return lambda **given: GLoMo(**{**small, **fixed, **given})
+
+
+def _cpsl(**fixed: Any) -> Build:
+    return lambda **given: CPSL(**{"dims": DIMS, "hidden": 8, "heads": 2, **fixed, **given})
+
+
+def _lmf(**fixed: Any) -> Build:
+    return lambda **given: LMF(**{"dims": DIMS, "hidden": 8, "text_hidden": 8, "text_out": 4, **fixed, **given})
+
+
+def _mult(**fixed: Any) -> Build:
+    return lambda **given: MulT(**{"dims": DIMS, "hidden": 8, "heads": 2, "layers": 1, **fixed, **given})
+
+
+def _misa(**fixed: Any) -> Build:
+    return lambda **given: MISA(**{"dims": DIMS, "hidden": 8, "feed_forward": 16, **fixed, **given})
+
+
+def _mfn(**fixed: Any) -> Build:
+    small = {"memory": 5, "attention_hidden": 7, "proposal_hidden": 6, "retain_hidden": 8, "update_hidden": 6}
+    return lambda **given: MFN(**{"dims": DIMS, "hidden": 4, **small, "output_hidden": 8, **fixed, **given})
+
+
+def _cubemlp(**fixed: Any) -> Build:
+    return lambda **given: CubeMLP(**{"dims": DIMS, "steps": [5, 4], "channels": [8, 6], **fixed, **given})
+
+
+def _mmim(**fixed: Any) -> Build:
+    return lambda **given: MMIM(**{"dims": DIMS, "hidden": 8, "text_hidden": 8, "fusion_hidden": 8, **fixed, **given})
+
+
+BUILDS: dict[str, Build] = {
+    "late-gru": _late(),
+    "late-transformer": _late(encoder="transformer"),
+    "late-mean": _late(encoder="mean", layers=2),
+    "late-pool": _late(encoder="pool"),
+    "late-of-means": _late(combine="mean"),
+    "late-mlp": _late(head="mlp"),
+    "late-mlp-probe": _late(head="mlp", probe=True),
+    "late-images": _images(_late()),
+    "ags": _ags(),
+    "ags-plain": _ags(recurrent=False),
+    "ags-no-moe": _ags(ta_moe=False, tv_moe=False),
+    "magbert": _magbert(),
+    "magbert-small-beta": _magbert(beta=0.1),
+    "glomo": _glomo(),
+    "glomo-logsumexp-local-guide": _glomo(combine="logsumexp", guide="local"),
+    "glomo-global": _glomo(representations="global", guide="mlp"),
+    "glomo-local": _glomo(representations="local", guide="attention", top_k=3),
+    "glomo-no-moe-concat": _glomo(moe=False, fusion="concat"),
+    "glomo-attention": _glomo(fusion="attention"),
+    "glomo-multiply": _glomo(fusion="multiply"),
+    "mmafnet": _mmafnet(),
+    "mmafnet-concat": _mmafnet(adaptive=False),
+    "cpsl": _cpsl(),
+    "cpsl-plain": _cpsl(sampled=False, gated=False, lambda_recon=0, lambda_uni=0, lambda_div=0),
+    "tfn": _tfn(),
+    "tfn-no-trimodal": _tfn(orders=[1, 2]),
+    "lmf": _lmf(),
+    "lmf-weighted": _lmf(weighted=True, rank=1),
+    "mult": _mult(),
+    "mmim": _mmim(),
+    "mmim-all-pairs": _mmim(all_pairs=True, memory=2),
+    "mmim-task-alone": _mmim(alpha=0, beta=0),
+    "misa": _misa(),
+    "misa-adversarial": _misa(adversarial=True, recurrent_text=True),
+    "misa-plain": _misa(lambda_sim=0, lambda_diff=0, lambda_recon=0),
+    "mult-mean": _mult(pool="mean", kernel=1, self_layers=1),
+    "mfn": _mfn(),
+    "mfn-few-steps": _mfn(hidden={"text": 5, "audio": 3, "vision": 4}, steps=3),
+    "mfn-no-delta": _mfn(delta=False),
+    "cubemlp": _cubemlp(),
+    "cubemlp-mean": _cubemlp(steps=[3, 3, 2], channels=[8, 8, 4], pool="mean"),
+    "cubemlp-no-sequence": _cubemlp(axes=["modality", "channel"]),
+}
+
+
+def make_batch(
+    lengths: Mapping[str, tuple[int, ...]] = LENGTHS,
+    dims: Mapping[str, int] = DIMS,
+    *,
+    pad: int = 0,
+    rubbish: float = 0.0,
+    dtype: torch.dtype = torch.float64,
+) -> Batch:
+    """Random real frames, the same for any padding, with ``rubbish`` in the ``pad`` and more frames behind them."""
+    generator = torch.Generator().manual_seed(3)
+    inputs: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
+    for name, dim in dims.items():
+        steps = max(*lengths[name], 1)
+        frames = torch.randn(len(lengths[name]), steps, dim, generator=generator, dtype=torch.float64).to(dtype)
+        mask = torch.arange(steps + pad) < torch.tensor(lengths[name]).unsqueeze(1)
+        frames = torch.cat([frames, frames.new_zeros(len(frames), pad, dim)], dim=1)
+        inputs[name] = frames.masked_fill(~mask.unsqueeze(-1), rubbish)
+        masks[name] = mask
+    rows = len(next(iter(inputs.values())))
+    return Batch(inputs, masks, torch.zeros(rows, dtype=dtype), torch.arange(rows))
+
+
+def rows(batch: Batch, kept: list[int]) -> Batch:
+    return Batch(
+        {name: x[kept] for name, x in batch.inputs.items()},
+        {name: mask[kept] for name, mask in batch.masks.items()},
+        batch.target[kept],
+        batch.index[kept],
+    )
+
+
+def emptied(batch: Batch, names: Iterable[str], kept: Iterable[int] = ()) -> Batch:
+    """The batch with no real frame of these modalities, but in the kept rows."""
+    spared = torch.zeros(len(batch), 1, dtype=torch.bool)
+    spared[list(kept)] = True
+    return replace(batch, masks={n: mask & spared if n in set(names) else mask for n, mask in batch.masks.items()})
+
+
+class Lookup(nn.Module):
+    """The smallest text encoder: a table, and zeros as padding."""
+
+    def __init__(self, dim: int = 5) -> None:
+        super().__init__()
+        self.dim = dim
+        self.table = nn.Embedding(11, dim)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        vectors: Tensor = self.table(tokens)
+        return vectors.masked_fill(~mask.unsqueeze(-1), 0)
+
+
+def with_tokens(batch: Batch) -> Batch:
+    steps = batch.masks["text"].shape[1]
+    ids = torch.arange(steps).add(1).expand(len(batch), -1) % 11
+    return replace(batch, inputs={**batch.inputs, "text": ids * batch.masks["text"]})

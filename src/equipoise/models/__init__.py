@@ -1,16 +1,12 @@
 """Published models, one a file: ``encode(batch)``, ``fuse(encoded)``, ``modalities(stage)``."""
 
-from torch import nn
-
 from equipoise.models.ags_smoe import AGSSMoE
 from equipoise.models.cpsl import CPSL
 from equipoise.models.cubemlp import CubeMLP
-from equipoise.models.early_fusion import EarlyFusion
 from equipoise.models.glomo import GLoMo
 from equipoise.models.late_fusion import LateFusion
 from equipoise.models.lmf import LMF
 from equipoise.models.magbert import MAGBERT
-from equipoise.models.mfm import MFM
 from equipoise.models.mfn import MFN
 from equipoise.models.misa import MISA
 from equipoise.models.mmafnet import MMAFNet
@@ -18,10 +14,10 @@ from equipoise.models.mmim import MMIM
 from equipoise.models.mult import MulT
 from equipoise.models.output import Output
 from equipoise.models.tfn import TFN
+from torch import nn
 
 MODELS: dict[str, type[nn.Module]] = {
     "LateFusion": LateFusion,
-    "EarlyFusion": EarlyFusion,
     "AGSSMoE": AGSSMoE,
     "GLoMo": GLoMo,
     "MAGBERT": MAGBERT,
@@ -30,29 +26,26 @@ MODELS: dict[str, type[nn.Module]] = {
     "TFN": TFN,
     "LMF": LMF,
     "MulT": MulT,
-    "CubeMLP": CubeMLP,
     "MISA": MISA,
     "MMIM": MMIM,
     "MFN": MFN,
-    "MFM": MFM,
+    "CubeMLP": CubeMLP,
 }
 
 __all__ = [
-    "MODELS",
-    "MFM",
-    "MFN",
-    "MMIM",
-    "AGSSMoE",
     "CPSL",
-    "CubeMLP",
-    "EarlyFusion",
-    "GLoMo",
     "LMF",
     "MAGBERT",
+    "MFN",
     "MISA",
+    "MODELS",
+    "TFN",
+    "AGSSMoE",
+    "CubeMLP",
+    "GLoMo",
     "LateFusion",
+    "MMIM",
     "MMAFNet",
     "MulT",
     "Output",
-    "TFN",
 ]
