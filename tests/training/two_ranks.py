@@ -18,7 +18,7 @@ from equipoise.models import LateFusion
 from equipoise.training.loop import fit
 
 torch.set_num_threads(1)
-NAMES = ("plain", "ags", "ogm_ge", "agm", "mses")
+NAMES = ("plain", "ags", "ogm_ge", "agm", "mses", "dropping")
 
 
 def balancer(name: str, model: LateFusion) -> Balancer | None:
@@ -49,6 +49,8 @@ def train(data: Path, out: Path, name: str) -> LateFusion:
         lr=0.05,
         clip=0.5,
         run_dir=out / name,
+        drop_modalities=0.4 if name == "dropping" else 0.0,
+        drop_frames={"audio": 0.5} if name == "dropping" else 0.0,
     )
     return model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -22,6 +23,25 @@ def check_splits(train: Split, valid: Split) -> None:
             raise ValueError("`fit` should never see the split 'test'. Train on 'train' and choose on 'valid'.")
         if len(split) == 0:
             raise ValueError(f"Split {split.name!r} should hold samples. Found none.")
+
+
+def check_rates(
+    drop_modalities: float | Mapping[str, float], drop_frames: float | Mapping[str, float], names: Sequence[str]
+) -> None:
+    """Refuse rates of modalities that the data lack, and those outside [0, 1).
+
+    Raises:
+        ValueError: there is one.
+    """
+    for key, given in (("drop_modalities", drop_modalities), ("drop_frames", drop_frames)):
+        rates = given if isinstance(given, Mapping) else dict.fromkeys(names, given)
+        if unknown := [name for name in rates if name not in names]:
+            raise ValueError(
+                f"Parameter `{key}` should name modalities of the data ({', '.join(names)}). "
+                f"Found {', '.join(unknown)}."
+            )
+        if not all(0 <= rate < 1 for rate in rates.values()):
+            raise ValueError(f"Parameter `{key}` should be at least 0 and below 1. Found `{key} = {given}`.")
 
 
 def check_step(step: Step, split: Split, *, select: str, model: nn.Module, balancer: Balancer | None) -> None:

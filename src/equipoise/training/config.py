@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,10 +98,28 @@ class TextConfig(_Part):
     max_tokens: int = Field(64, ge=3)
 
 
+def _rates(value: Any) -> Any:
+    """One rate, or one for each modality named; as words too, which values under the key `text` are."""
+    try:
+        rates = {name: float(each) for name, each in value.items()} if isinstance(value, Mapping) else float(value)
+    except (TypeError, ValueError):
+        rates = math.nan
+    numbers = rates.values() if isinstance(rates, dict) else [rates]
+    if isinstance(value, bool) or not all(0 <= number < 1 for number in numbers):
+        raise ValueError(
+            "Config keys `train.drop_modalities` and `train.drop_frames` should be a rate, at least 0 and below 1, or "
+            f"a rate by modality. Found {value!r}. To train without a modality, leave it out of `modalities`."
+        )
+    return rates
+
+
+Rates = Annotated[float | dict[str, float], BeforeValidator(_rates)]
+
+
 class TrainConfig(_Part):
     """How the loop trains. ``warmup`` is a share of all steps; ``checkpoint_every`` counts steps.
 
-    None is each epoch, 0 none before the end.
+    None is each epoch, 0 none before the end. ``drop_modalities`` and ``drop_frames`` are rates, or rates by modality.
     """
 
     epochs: int = Field(20, ge=1)
@@ -121,6 +140,8 @@ class TrainConfig(_Part):
     select: str | None = None
     loss: Literal["l1", "mse", "cross_entropy"] | None = None
     checkpoint_every: int | None = Field(None, ge=0)
+    drop_modalities: Rates = 0.0
+    drop_frames: Rates = 0.0
 
 
 def _named(value: Any) -> Any:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from equipoise.core import Balancer, Batch
 from equipoise.data import Loader, Split
+from equipoise.data.corruption import drop_parts, rates_of
 from equipoise.functional import gradient_norms
 from equipoise.metrics import better
 from equipoise.training.accelerator import Precision, make_accelerator
-from equipoise.training.checks import check_splits, check_step
+from equipoise.training.checks import check_rates, check_splits, check_step
 from equipoise.training.evaluate import Evaluation, evaluate
 from equipoise.training.log import RunLog
 from equipoise.training.losses import LOSSES, loss_for
@@ -30,6 +31,7 @@ from equipoise.training.ranks import copy_from_first_rank, from_first_rank, sum_
 from equipoise.training.recorder import Recorder
 from equipoise.training.schedule import Scheduler, lr_factor, set_lr
 from equipoise.training.seeds import seed_step
+from equipoise.training.state import load_state
 from equipoise.training.steps import make_step, split_steps
 from equipoise.training.teachers import Teachers
 
@@ -77,6 +79,8 @@ def fit(
     warmup: float = 0.0,
     clip: float | None = 1.0,
     precision: Precision = "no",
+    drop_modalities: float | Mapping[str, float] = 0.0,
+    drop_frames: float | Mapping[str, float] = 0.0,
     select: str | None = None,
     patience: int | None = None,
     workers: int = 0,
@@ -116,6 +120,10 @@ def fit(
         warmup: share of all steps over which the learning rate rises.
         clip: largest global gradient norm; None for no clipping.
         precision: ``"no"``, ``"bf16"`` or ``"fp16"`` (GPU).
+        drop_modalities: the rate, or the rates by modality, at which training samples lose whole modalities: drawn
+            anew each epoch, for each modality by itself, never all that a sample has. Splits that are scored, or that a
+            balancer walks after an epoch, stay whole.
+        drop_frames: the same for single frames; one of each sequence stays, and the special tokens of a text.
         select: the validation metric that chooses; None for ``"mae"`` or ``"accuracy"``. The lower loss breaks ties.
             ``"last"`` chooses nothing and keeps the last epoch, where validation data are too few to choose by.
         patience: stop after so many epochs without a better one.
@@ -133,6 +141,7 @@ def fit(
         OSError: a checkpoint or a table can't be written; what was written before is intact.
     """
     check_splits(train, valid)
+    check_rates(drop_modalities, drop_frames, train.modalities)
     accelerator = make_accelerator(precision)
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     names = tuple(modalities or train.modalities)
@@ -145,6 +154,7 @@ def fit(
     )
     sizes = loader.global_batch_sizes()
     steps = math.ceil(len(loader) / accumulate) * epochs
+    gone, thinned = rates_of(drop_modalities, names), rates_of(drop_frames, names)
     model.to(device)
     copy_from_first_rank(model, world)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -223,7 +233,8 @@ def fit(
             set_lr(optim, factor)
             rows = sum(sizes[state.batch : state.batch + len(batches)])
             mean = torch.zeros((), device=device)
-            for batch in batches:
+            for whole in batches:
+                batch = drop_parts(whole, gone, thinned, seed=seed, draw=epoch)
                 step = run_step(batch.to(device, non_blocking=True), unimodal_weight=unimodal_weight)
                 balanced = step.loss if balancer is None else balancer(step)
                 # Shares of all micro-batches and ranks add up to the mean over the step's samples.
@@ -275,7 +286,7 @@ def fit(
 
     if log is not None and folder is not None:
         state.save_final(folder / "checkpoint", best)
-    model.load_state_dict(best)
+    load_state(model, best)
     model.eval()
     return FitResult(state.epoch, state.step, state.best_epoch, state.best_row, state.all_seconds / max(state.epoch, 1))
 
