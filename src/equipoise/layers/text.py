@@ -194,7 +194,7 @@ def _find_on_hub(name: str) -> Path:
     missing = f"Text model {name!r} is neither a folder nor in the local hub cache"
     if constants.HF_HUB_OFFLINE:
         raise FileNotFoundError(f"{missing}, and HF_HUB_OFFLINE is set. Give the path of a saved model, or 'minilm'.")
-    if not _reachable(constants.ENDPOINT):
+    if not reachable(constants.ENDPOINT):
         raise FileNotFoundError(
             f"{missing}, and {constants.ENDPOINT} cannot be reached. Give the path of a saved model, or 'minilm'."
         )
@@ -207,7 +207,8 @@ def _find_on_hub(name: str) -> Path:
     return folder
 
 
-def _reachable(url: str) -> bool:
+def reachable(url: str) -> bool:
+    """Whether a server answers at all, within four seconds."""
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 

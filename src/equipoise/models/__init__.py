@@ -1,5 +1,6 @@
 """Published models, one a file: ``encode(batch)``, ``fuse(encoded)``, ``modalities(stage)``."""
 
+from equipoise.models._arguments import keep_arguments
 from equipoise.models.ags_smoe import AGSSMoE
 from equipoise.models.cpsl import CPSL
 from equipoise.models.cubemlp import CubeMLP
@@ -31,6 +32,9 @@ MODELS: dict[str, type[nn.Module]] = {
     "MFN": MFN,
     "CubeMLP": CubeMLP,
 }
+
+for _kind in MODELS.values():
+    keep_arguments(_kind)  # so that `save_pretrained` knows how to build a model again
 
 __all__ = [
     "CPSL",

@@ -69,7 +69,9 @@ def save_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        contents = {f"{part}.safetensors": safetensors.torch.save(_plain(values)) for part, values in tensors.items()}
+        contents = {
+            f"{part}.safetensors": safetensors.torch.save(own_copies(values)) for part, values in tensors.items()
+        }
         contents["state.json"] = json.dumps(state, indent=1).encode()
         hashes = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
         for file, content in contents.items():
@@ -157,8 +159,8 @@ def _names(folder: Path) -> list[str]:
     return sorted(child.name for child in folder.iterdir() if child.is_dir() and child.name != _TEMPORARY)
 
 
-def _plain(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # Tied weights share memory, which the format refuses: a copy each.
+def own_copies(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of each tensor on the CPU, in memory of its own: the format refuses tied weights, which share theirs."""
     return {name: value.detach().cpu().clone().contiguous() for name, value in values.items()}
 
 

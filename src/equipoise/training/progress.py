@@ -17,6 +17,7 @@ from equipoise.training.checkpoint import (
     optimizer_tensors,
     save_checkpoint,
 )
+from equipoise.training.state import load_state
 
 FINAL = "final"
 
@@ -108,7 +109,7 @@ def restore(
 
 def _load(module: nn.Module, found: Checkpoint, part: str) -> None:
     try:
-        module.load_state_dict(found.tensors[part])
+        load_state(module, found.tensors[part])
     except (KeyError, RuntimeError):
         raise ValueError(
             f"Checkpoint {found.name} does not fit this {type(module).__name__}: its tensors have other names or "

@@ -37,6 +37,7 @@ from equipoise.training.results import (
     write_predictions,
 )
 from equipoise.training.seeds import seed_all
+from equipoise.training.state import load_state
 from equipoise.training.teachers import load_teachers
 
 CONFIG, TEST, PREDICTIONS, WATCHED = "config.yaml", "test.json", "predictions.csv", "test_by_epoch.json"
@@ -210,7 +211,7 @@ def load_run(path: str | Path, data: str | None = None) -> TrainedRun:
     names = chosen_modalities(dataset, config.modalities, config.text)
     model = build_model(config.model, config.text, dataset, names)
     try:
-        model.load_state_dict(found.tensors["best"])
+        load_state(model, found.tensors["best"])
     except (KeyError, RuntimeError):
         raise ValueError(
             f"{dataset.path} should have the modalities, widths and labels that the model of {path} was trained on. "
