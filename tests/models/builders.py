@@ -7,6 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from tests.layers.tiny_resnet import tiny_resnet
+from torch import Tensor, nn
+
 from equipoise.core import Batch
 from equipoise.models import (
     CPSL,
@@ -18,13 +21,12 @@ from equipoise.models import (
     TFN,
     AGSSMoE,
     CubeMLP,
+    EarlyFusion,
     GLoMo,
     LateFusion,
     MMAFNet,
     MulT,
 )
-from tests.layers.tiny_resnet import tiny_resnet
-from torch import Tensor, nn
 
 DIMS = {"text": 6, "audio": 3, "vision": 4}
 LENGTHS = {"text": (5, 2, 4, 1), "audio": (7, 3, 1, 6), "vision": (2, 6, 3, 4)}
@@ -47,6 +49,10 @@ def _images(build: Build) -> Build:
         return build(**{"encoder": kinds, "image_shape": read, "image_weights": weights, **given})
 
     return built
+
+
+def _early(**fixed: Any) -> Build:
+    return lambda **given: EarlyFusion(**{"dims": DIMS, "hidden": 8, "heads": 2, **fixed, **given})
 
 
 def _ags(**fixed: Any) -> Build:
@@ -108,6 +114,9 @@ BUILDS: dict[str, Build] = {
     "late-mlp": _late(head="mlp"),
     "late-mlp-probe": _late(head="mlp", probe=True),
     "late-images": _images(_late()),
+    "early": _early(),
+    "early-pool": _early(encoder="pool", maxout=(8, 8), pieces=3),
+    "early-images": _images(_early()),
     "ags": _ags(),
     "ags-plain": _ags(recurrent=False),
     "ags-no-moe": _ags(ta_moe=False, tv_moe=False),

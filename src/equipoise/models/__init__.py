@@ -1,9 +1,12 @@
 """Published models, one a file: ``encode(batch)``, ``fuse(encoded)``, ``modalities(stage)``."""
 
+from torch import nn
+
 from equipoise.models._arguments import keep_arguments
 from equipoise.models.ags_smoe import AGSSMoE
 from equipoise.models.cpsl import CPSL
 from equipoise.models.cubemlp import CubeMLP
+from equipoise.models.early_fusion import EarlyFusion
 from equipoise.models.glomo import GLoMo
 from equipoise.models.late_fusion import LateFusion
 from equipoise.models.lmf import LMF
@@ -15,10 +18,10 @@ from equipoise.models.mmim import MMIM
 from equipoise.models.mult import MulT
 from equipoise.models.output import Output
 from equipoise.models.tfn import TFN
-from torch import nn
 
 MODELS: dict[str, type[nn.Module]] = {
     "LateFusion": LateFusion,
+    "EarlyFusion": EarlyFusion,
     "AGSSMoE": AGSSMoE,
     "GLoMo": GLoMo,
     "MAGBERT": MAGBERT,
@@ -46,6 +49,7 @@ __all__ = [
     "TFN",
     "AGSSMoE",
     "CubeMLP",
+    "EarlyFusion",
     "GLoMo",
     "LateFusion",
     "MMIM",
