@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 NUISANCES = 8
 _PIECE = 4096  # utterances made at a time, where they are small
 _VALUES = 2**25  # features made at a time, at most, unless one utterance has more
-_WIDE = 1024  # from here on only the directions that are used are drawn: a square of them would not fit
+_WIDE = 256  # from here on only the directions that are used are drawn: a square of them would not fit
 
 _VERDICTS = ("dreadful", "awful", "bad", "weak", "average", "decent", "good", "great", "wonderful")
 _CROWD = ("booed", "left", "sighed", "yawned", "sat", "nodded", "smiled", "clapped", "cheered")
