@@ -1,0 +1,1 @@
+"""Diagnostics: what a trained model leans on, and what it can do without."""
