@@ -22,6 +22,7 @@ from equipoise.models import (
     AGSSMoE,
     CubeMLP,
     EarlyFusion,
+    FiLM,
     GLoMo,
     LateFusion,
     MMAFNet,
@@ -53,6 +54,10 @@ def _images(build: Build) -> Build:
 
 def _early(**fixed: Any) -> Build:
     return lambda **given: EarlyFusion(**{"dims": DIMS, "hidden": 8, "heads": 2, **fixed, **given})
+
+
+def _film(**fixed: Any) -> Build:
+    return lambda **given: FiLM(**{"dims": DIMS, "hidden": 8, "heads": 2, **fixed, **given})
 
 
 def _ags(**fixed: Any) -> Build:
@@ -117,6 +122,9 @@ BUILDS: dict[str, Build] = {
     "early": _early(),
     "early-pool": _early(encoder="pool", maxout=(8, 8), pieces=3),
     "early-images": _images(_early()),
+    "film": _film(),
+    "film-pool-not-residual": _film(encoder="pool", residual=False),
+    "film-images": _images(_film()),
     "ags": _ags(),
     "ags-plain": _ags(recurrent=False),
     "ags-no-moe": _ags(ta_moe=False, tv_moe=False),

@@ -7,6 +7,7 @@ from equipoise.models.ags_smoe import AGSSMoE
 from equipoise.models.cpsl import CPSL
 from equipoise.models.cubemlp import CubeMLP
 from equipoise.models.early_fusion import EarlyFusion
+from equipoise.models.film import FiLM
 from equipoise.models.glomo import GLoMo
 from equipoise.models.late_fusion import LateFusion
 from equipoise.models.lmf import LMF
@@ -22,6 +23,7 @@ from equipoise.models.tfn import TFN
 MODELS: dict[str, type[nn.Module]] = {
     "LateFusion": LateFusion,
     "EarlyFusion": EarlyFusion,
+    "FiLM": FiLM,
     "AGSSMoE": AGSSMoE,
     "GLoMo": GLoMo,
     "MAGBERT": MAGBERT,
@@ -50,6 +52,7 @@ __all__ = [
     "AGSSMoE",
     "CubeMLP",
     "EarlyFusion",
+    "FiLM",
     "GLoMo",
     "LateFusion",
     "MMIM",
