@@ -15,6 +15,7 @@ from equipoise.models import (
     CPSL,
     LMF,
     MAGBERT,
+    MFM,
     MFN,
     MISA,
     MMIM,
@@ -110,6 +111,11 @@ def _mmim(**fixed: Any) -> Build:
     return lambda **given: MMIM(**{"dims": DIMS, "hidden": 8, "text_hidden": 8, "fusion_hidden": 8, **fixed, **given})
 
 
+def _mfm(**fixed: Any) -> Build:
+    small = {"hidden": 4, "memory": 5, "network_hidden": 8, "latent": 4, "factor": 6, "shared_latent": 6}
+    return lambda **given: MFM(**{"dims": DIMS, **small, "shared_factor": 8, **fixed, **given})
+
+
 BUILDS: dict[str, Build] = {
     "late-gru": _late(),
     "late-transformer": _late(encoder="transformer"),
@@ -159,6 +165,9 @@ BUILDS: dict[str, Build] = {
     "cubemlp": _cubemlp(),
     "cubemlp-mean": _cubemlp(steps=[3, 3, 2], channels=[8, 8, 4], pool="mean"),
     "cubemlp-no-sequence": _cubemlp(axes=["modality", "channel"]),
+    "mfm": _mfm(),
+    "mfm-shared-alone": _mfm(specific=False),
+    "mfm-discriminative": _mfm(lambda_recon=0.0),
 }
 
 

@@ -28,6 +28,7 @@ from equipoise.functional.losses import (
 from equipoise.functional.modulation import agrees, cosine_distances, ipr_resets, mean_distances, sgm_factors
 from equipoise.functional.norms import gradient_norms
 from equipoise.functional.pareto import mm_pareto_weights, pareto_share
+from equipoise.functional.prior import prior_mmd
 from equipoise.functional.projection import damp_direction
 from equipoise.functional.prototypes import pmr_coefficients, prototype_log_probabilities, quantile_edges
 from equipoise.functional.rates import rate_changes, smooth_rates
@@ -69,6 +70,7 @@ __all__ = [
     "pareto_share",
     "performance_gaps",
     "pmr_coefficients",
+    "prior_mmd",
     "prototype_log_probabilities",
     "purity",
     "quantile_edges",

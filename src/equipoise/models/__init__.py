@@ -12,6 +12,7 @@ from equipoise.models.glomo import GLoMo
 from equipoise.models.late_fusion import LateFusion
 from equipoise.models.lmf import LMF
 from equipoise.models.magbert import MAGBERT
+from equipoise.models.mfm import MFM
 from equipoise.models.mfn import MFN
 from equipoise.models.misa import MISA
 from equipoise.models.mmafnet import MMAFNet
@@ -36,6 +37,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "MMIM": MMIM,
     "MFN": MFN,
     "CubeMLP": CubeMLP,
+    "MFM": MFM,
 }
 
 for _kind in MODELS.values():
@@ -48,6 +50,7 @@ __all__ = [
     "MFN",
     "MISA",
     "MODELS",
+    "MFM",
     "TFN",
     "AGSSMoE",
     "CubeMLP",
