@@ -76,8 +76,17 @@ def trained(model: Any) -> Any:
 
 
 @models
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_save_then_load_is_the_same_to_the_bit(build: Build, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_save_then_load_is_the_same_to_the_bit(build: Build, tmp_path: Path) -> None:
+    assert_kept(build, torch.float32, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["ags", "tfn", "glomo"])
+def test_weights_keep_their_precision(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    assert_kept(BUILDS[name], dtype, tmp_path)
+
+
+def assert_kept(build: Build, dtype: torch.dtype, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = trained(build(outputs=3)).to(dtype).eval()
     save_pretrained(model, tmp_path / "saved", info(3))
@@ -360,3 +369,27 @@ def test_a_cached_name_loads_offline(saved: Path, tmp_path: Path, monkeypatch: p
     model, surroundings = from_pretrained("lab/films")
     assert type(model) is LMF
     assert surroundings == info()
+
+
+def test_a_pretrained_image_encoder_comes_along(tmp_path: Path) -> None:
+    from tests.layers.tiny_resnet import save_tiny_resnet
+
+    started = save_tiny_resnet(tmp_path / "resnet", 3)
+    torch.manual_seed(0)
+    model = trained(
+        LateFusion(
+            dims=DIMS,
+            encoder={"text": "mean", "audio": "resnet18", "vision": "mean"},
+            image_shape={"audio": (3, 1, 1)},
+            image_weights={"audio": str(started)},
+        )
+    ).eval()
+    save_pretrained(model, tmp_path / "saved", info())
+    started.rename(tmp_path / "gone")
+    (tmp_path / "saved").rename(tmp_path / "elsewhere")
+    loaded, surroundings = from_pretrained(tmp_path / "elsewhere")
+    batch = make_batch(dtype=torch.float32)
+    assert_same(loaded(batch), model(batch))
+    assert str(tmp_path) not in (tmp_path / "elsewhere" / "config.json").read_text()
+    again, _ = from_pretrained(save_pretrained(loaded, tmp_path / "again", surroundings))
+    assert_same(again(batch), model(batch))

@@ -17,18 +17,20 @@ from equipoise.models._arguments import arguments_of
 from equipoise.training.model_info import ModelInfo, TextInfo
 
 FORMAT, VERSION = "equipoise", 1
-CONFIG, TEXT = "config.json", "text_encoder"
+CONFIG, TEXT, IMAGES = "config.json", "text_encoder", "image_encoders"
 
 
 def make_model_config(model: nn.Module, info: ModelInfo) -> dict[str, Any]:
     """The content of ``config.json``, but for ``files``, the SHA-256 of each other file.
+
+    ``parts`` names the folders of pretrained encoders, and where in the model's state the weights in each belong.
 
     Raises:
         ValueError: another class of model, arguments that JSON can't hold, or an ``info`` of another model.
     """
     from equipoise import __version__
 
-    arguments, name = arguments_of(model), type(model).__name__
+    arguments = arguments_of(model)
     expected = ({name: each.dim for name, each in info.modalities.items()}, info.labels.outputs)
     found = (arguments["dims"], arguments["outputs"])
     encoder = getattr(model, "text_encoder", None)
@@ -47,12 +49,17 @@ def make_model_config(model: nn.Module, info: ModelInfo) -> dict[str, Any]:
     if text is not None:
         trainable = encoder is not None and encoder.trainable
         info = replace(info, text=replace(text, encoder=TEXT, trainable=trainable, origin=_origin(text)))
+    parts = {} if encoder is None else {TEXT: "text_encoder.model."}
+    if images := arguments.get("image_weights"):
+        parts |= {f"{IMAGES}/{name}": f"encoders.{name}.model." for name in images}
+        arguments["image_weights"] = {name: f"{IMAGES}/{name}" for name in images}
     config: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "equipoise": __version__,
         "torch": torch.__version__,
-        "model": {"name": name, "arguments": arguments},
+        "model": {"name": type(model).__name__, "arguments": arguments},
+        "parts": parts,
         "info": asdict(info),
     }
     try:
@@ -70,7 +77,7 @@ def _origin(text: TextInfo) -> str:
 
 
 def read_model_config(folder: Path) -> tuple[dict[str, Any], ModelInfo]:
-    """The content of ``config.json``, checked, and its ``info``, with the text encoder where it lies now.
+    """The content of ``config.json``, checked, and its ``info``, both with the encoders where they lie now.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -90,12 +97,15 @@ def read_model_config(folder: Path) -> tuple[dict[str, Any], ModelInfo]:
             f"{path} should have version {VERSION}. Found {config.get('version')!r}, written by equipoise "
             f"{config.get('equipoise')}: install that version or a newer one."
         )
-    wanted: dict[str, Any] = {"model": dict, "info": dict, "files": dict}
+    wanted: dict[str, Any] = {"model": dict, "info": dict, "parts": dict, "files": dict}
     model = config.get("model")
     parts = {**config, **(model if isinstance(model, dict) else {})}
     for key, kind in {**wanted, "name": str, "arguments": dict}.items():
         if not isinstance(parts.get(key), kind):
             raise ValueError(f"{path} is damaged: `{key}` should be there as a {kind.__name__}.")
+    arguments = config["model"]["arguments"]
+    if images := arguments.get("image_weights"):
+        arguments["image_weights"] = {name: str(folder / part) for name, part in images.items()}
     return config, _read_info(folder, config["info"])
 
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from equipoise.data.manifest import sha256
 from equipoise.layers import TextEncoder
+from equipoise.layers.resnet import ResNetEncoder
 from equipoise.models import MODELS
-from equipoise.training.checkpoint import own_copies
+from equipoise.training.encoder_folders import WEIGHTS, write_image_encoder, write_text_encoder, write_weights
 from equipoise.training.files import sync_folder, write_durably
 from equipoise.training.hub import download_model
 from equipoise.training.model_config import CONFIG, TEXT, is_pretrained, make_model_config, read_model_config
 from equipoise.training.model_info import ModelInfo, TextInfo
 from equipoise.training.state import load_state, match_precision
-from equipoise.training.text_folder import write_text_encoder
 
-WEIGHTS, CARD = "model.safetensors", "README.md"
-_INSIDE = "text_encoder.model."  # of a model's state: the text encoder's share, which goes into its own folder
+CARD = "README.md"
 
 
 def save_pretrained(
@@ -33,9 +33,9 @@ def save_pretrained(
 ) -> Path:
     """Write a model of `equipoise.models` into a folder from which `from_pretrained` builds it again, bit by bit.
 
-    The folder holds ``model.safetensors`` (weights and buffers, the normaliser's too), ``config.json``, with texts
-    ``text_encoder/`` (a whole Transformers model with its tokenizer), and ``README.md``, the model card. It is complete
-    or not there at all. Nothing is pickled.
+    The folder holds ``model.safetensors`` (weights and buffers, the normaliser's too), ``config.json``, each pretrained
+    encoder as a whole Transformers model (``text_encoder/`` with its tokenizer, ``image_encoders/``), and
+    ``README.md``, the model card. It is complete or not there at all. Nothing is pickled.
 
     Args:
         model: what to save, on any device, in any precision.
@@ -59,11 +59,14 @@ def save_pretrained(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        inside = {name.removeprefix(_INSIDE): x for name, x in tensors.items() if name.startswith(_INSIDE)}
-        outside = {name: x for name, x in tensors.items() if not name.startswith(_INSIDE)}
+        shares = {part: _share(tensors, prefix) for part, prefix in config["parts"].items()}
         if info.text is not None:
-            write_text_encoder(temporary / TEXT, info.text.encoder, inside or None)
-        safetensors.torch.save_file(own_copies(outside), temporary / WEIGHTS, metadata={"format": "pt"})
+            write_text_encoder(temporary / TEXT, info.text.encoder, shares.pop(TEXT, None))
+        for part, share in shares.items():
+            encoder = model.get_submodule(config["parts"][part].removesuffix(".model."))
+            write_image_encoder(temporary / part, cast(ResNetEncoder, encoder), share)
+        inside = tuple(config["parts"].values())
+        write_weights(temporary / WEIGHTS, {name: x for name, x in tensors.items() if not name.startswith(inside)})
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         config["files"] = {path.relative_to(temporary).as_posix(): sha256(path) for path in files}
         if card is not None:
@@ -101,9 +104,9 @@ def from_pretrained(name_or_path: str | Path, *, revision: str | None = None) ->
         model = _build(folder, name, arguments, info.text)
     try:
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
-        if isinstance(getattr(model, "text_encoder", None), nn.Module):
-            inside = safetensors.torch.load_file(folder / TEXT / WEIGHTS)
-            tensors |= {f"{_INSIDE}{key}": value for key, value in inside.items()}
+        for part, prefix in config["parts"].items():
+            share = safetensors.torch.load_file(folder / part / WEIGHTS)
+            tensors |= {f"{prefix}{key}": value for key, value in share.items()}
         match_precision(model, tensors)
         load_state(model, tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -125,6 +128,10 @@ def find_pretrained(name_or_path: str | Path, revision: str | None = None) -> Pa
     if isinstance(name_or_path, Path) or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise FileNotFoundError(f"Saved model not found: there is no folder {folder}.")
     return download_model(name, revision)
+
+
+def _share(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
 
 
 def _build(folder: Path, name: str, arguments: dict[str, Any], text: TextInfo | None) -> nn.Module:

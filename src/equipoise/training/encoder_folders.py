@@ -1,4 +1,4 @@
-"""The folder `text_encoder` of a saved model: a whole Transformers model, so that reading text needs nothing else."""
+"""Pretrained encoders inside a saved model's folder: each a whole Transformers model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from equipoise.layers import TextEncoder, find_text_model
+from equipoise.layers.resnet import ResNetEncoder
 from equipoise.training.checkpoint import own_copies
 
 WEIGHTS = "model.safetensors"
@@ -40,4 +41,22 @@ def write_text_encoder(folder: Path, name_or_path: str, tensors: Mapping[str, Te
         return
     if tensors is None:  # in shards, or pickled by an old release of Transformers
         tensors = TextEncoder(name_or_path, trainable=False).model.state_dict()
-    safetensors.torch.save_file(own_copies(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+    write_weights(folder / WEIGHTS, tensors)
+
+
+def write_image_encoder(folder: Path, encoder: ResNetEncoder, tensors: Mapping[str, Tensor]) -> None:
+    """Write an image encoder's config and its weights.
+
+    Args:
+        folder: to be made.
+        encoder: whose depth and widths the config has.
+        tensors: its weights, by their names in the Transformers model.
+    """
+    folder.mkdir(parents=True)
+    encoder.model.config.save_pretrained(folder)
+    write_weights(folder / WEIGHTS, tensors)
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, marked as torch's, as Transformers does."""
+    safetensors.torch.save_file(own_copies(tensors), path, metadata={"format": "pt"})
