@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from equipoise.core import Batch
 from equipoise.models import (
+    BBFN,
     CPSL,
     LMF,
     MAGBERT,
@@ -116,6 +117,10 @@ def _mfm(**fixed: Any) -> Build:
     return lambda **given: MFM(**{"dims": DIMS, **small, "shared_factor": 8, **fixed, **given})
 
 
+def _bbfn(**fixed: Any) -> Build:
+    return lambda **given: BBFN(**{"dims": DIMS, "hidden": 8, "heads": 2, "layers": 2, **fixed, **given})
+
+
 BUILDS: dict[str, Build] = {
     "late-gru": _late(),
     "late-transformer": _late(encoder="transformer"),
@@ -152,6 +157,9 @@ BUILDS: dict[str, Build] = {
     "lmf": _lmf(),
     "lmf-weighted": _lmf(weighted=True, rank=1),
     "mult": _mult(),
+    "bbfn": _bbfn(),
+    "bbfn-gates-alone": _bbfn(lambda_sep=0, layers=1),
+    "bbfn-separator-alone": _bbfn(gated=False, pool="mean"),
     "mmim": _mmim(),
     "mmim-all-pairs": _mmim(all_pairs=True, memory=2),
     "mmim-task-alone": _mmim(alpha=0, beta=0),

@@ -4,6 +4,7 @@ from torch import nn
 
 from equipoise.models._arguments import keep_arguments
 from equipoise.models.ags_smoe import AGSSMoE
+from equipoise.models.bbfn import BBFN
 from equipoise.models.cpsl import CPSL
 from equipoise.models.cubemlp import CubeMLP
 from equipoise.models.early_fusion import EarlyFusion
@@ -35,6 +36,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "MulT": MulT,
     "MISA": MISA,
     "MMIM": MMIM,
+    "BBFN": BBFN,
     "MFN": MFN,
     "CubeMLP": CubeMLP,
     "MFM": MFM,
@@ -58,6 +60,7 @@ __all__ = [
     "FiLM",
     "GLoMo",
     "LateFusion",
+    "BBFN",
     "MMIM",
     "MMAFNet",
     "MulT",
