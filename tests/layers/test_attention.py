@@ -97,3 +97,25 @@ def test_dropout_acts_only_while_training() -> None:
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`heads` should divide the width 6. Found `heads = 4`"):
         CrossAttention(6, 4)
+
+
+def test_dropout_takes_frames_of_the_source_from_a_head_and_keeps_the_mean() -> None:
+    query, source = _streams()
+    attention = CrossAttention(6, 2, dropout=0.25).double()
+    with torch.no_grad():
+        attention.out.weight.copy_(torch.eye(6))
+        attention.out.bias.zero_()
+    full = attention.eval()(query, source).detach()
+    attention.train()
+    torch.manual_seed(0)
+    draws = torch.stack([attention(query, source).detach() for _ in range(4000)])
+    torch.testing.assert_close(draws.mean(dim=0), full, atol=0.04, rtol=0)
+    # One real key: a head's answer is that key's value over 1 - p, or nothing, alike for all its queries.
+    single = Sequence(source.values, torch.arange(5).expand(3, 5) == 2)
+    value = (attention.value(source.values[:, 2]) / 0.75).unflatten(1, (2, 3)).detach()
+    heads = attention(query, single).detach().unflatten(2, (2, 3))
+    for sample in range(3):
+        for head in range(2):
+            kept = bool(heads[sample, 0, head].any())
+            expected = value[sample, head] if kept else torch.zeros(3, dtype=torch.float64)
+            torch.testing.assert_close(heads[sample, :, head], expected.expand(4, 3))

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from equipoise.layers.sequence import Sequence
 
+_WIDTH = 16  # heads are filled up with zeros to a multiple: the fused kernel then takes .6 of its time for 5 or 10
+
 
 class CrossAttention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017) whose queries come from one stream, keys and values from another.
@@ -14,10 +16,14 @@ class CrossAttention(nn.Module):
     Padded keys take no part. A sample whose source has no real frame gets zeros, with finite gradients. Attention of a
     stream to itself is ``attention(x, x)``. Projections to query, key and value carry no bias.
 
+    Dropout drops a frame of the source from a head for all queries at once. Each weight is dropped as often as with
+    dropout on the weights themselves, and its mean is the same; but the weights are never written out, as they would
+    be otherwise on a processor: on 500 frames over 375 that takes four times as long, and 15 times the memory.
+
     Args:
         dim: width d of both streams
         heads: number of heads; divides ``dim``
-        dropout: on the attention weights, while training
+        dropout: of frames of the source, in each head, while training
     """
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
@@ -33,17 +39,21 @@ class CrossAttention(nn.Module):
 
     def forward(self, query: Sequence, source: Sequence) -> Tensor:
         """``query`` ``[B, T, d]`` over ``source`` ``[B, S, d]`` to ``[B, T, d]``."""
-        queries = self._split(self.query(query.values))
         source = source.cleared()  # a masked key still multiplies its value by zero: NaN there would come through
-        keys, values = self._split(self.key(source.values)), self._split(self.value(source.values))
+        queries, keys, values = self._split(
+            self.query(query.values), self.key(source.values), self.value(source.values)
+        )
         some = source.mask.any(dim=1, keepdim=True)
         # A softmax over no key at all is 0/0: such rows may look everywhere, and their output is dropped below.
         allowed = (source.mask | ~some)[:, None, None, :]
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, dropout_p=dropout)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        if self.dropout and self.training:
+            values = values * F.dropout(values.new_ones(*values.shape[:3], 1), self.dropout)
+        width = values.shape[-1]
+        queries, keys, values = (F.pad(x, (0, -width % _WIDTH)) for x in (queries, keys, values))
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, scale=width**-0.5)
+        out: Tensor = self.out(mixed[..., :width].transpose(1, 2).flatten(2))
         return out.masked_fill(~some.unsqueeze(-1), 0)
 
-    def _split(self, x: Tensor) -> Tensor:
-        """``[B, T, d]`` to ``[B, heads, T, d / heads]``."""
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+    def _split(self, *streams: Tensor) -> list[Tensor]:
+        """``[B, T, d]`` each to ``[B, heads, T, d / heads]``."""
+        return [x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in streams]

@@ -11,7 +11,7 @@ class FeedForward(nn.Module):
     Args:
         dim: width of input and output
         hidden: width between
-        dropout: after the ReLU, while training
+        dropout: of what comes out of the ReLU, while training
     """
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
@@ -22,5 +22,6 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., d]`` to ``[..., d]``."""
-        out: Tensor = self.down(self.drop(self.up(x).relu()))
+        # Dropout and ReLU may change places; this way round the backward pass keeps one copy of the wide tensor, not two.
+        out: Tensor = self.down(self.drop(self.up(x)).relu())
         return out

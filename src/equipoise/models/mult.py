@@ -63,7 +63,7 @@ class MulT(nn.Module):
         layers: D, crossmodal blocks of each pair.
         self_layers: blocks of self-attention; None for ``max(layers, 3)``.
         kernel: k, odd, width of the convolutions over time.
-        dropout: on attention weights, inside the feed-forward networks and on each branch, while training.
+        dropout: of source frames in attention, inside the feed-forward networks and on each branch, while training.
         text_dropout: on the features of text, while training.
         output_dropout: between $W_1$ and $W_2$, while training.
         pool: ``"last"`` or ``"mean"``.
@@ -138,11 +138,10 @@ class MulT(nn.Module):
         rows = len(some.mask)
         absent = Sequence(some.values.new_zeros(rows, 1, self.hidden), some.mask.new_zeros(rows, 1))
         low = {name: encoded.get(name, absent) for name in self.dims}
-        pooled = masked_last if self.pool == "last" else masked_mean
         features: dict[str, Tensor] = {}
         for name, stream in self.streams.items():
-            out: Sequence = stream(name, low)
-            features[name] = pooled(out.values, out.mask)
+            out: Sequence = stream(name, low, last=self.pool == "last")
+            features[name] = masked_mean(out.values, out.mask)
         joined = torch.cat(list(features.values()), dim=1)
         return Output(squeezed(self.head(joined + self.mlp(joined))), None, features)
 
@@ -188,12 +187,12 @@ class _Stream(nn.Module):
         )
         self.memory = _Transformer(hidden * max(1, len(others)), heads, depth, dropout, crossmodal=False)
 
-    def forward(self, own: str, low: Mapping[str, Sequence]) -> Sequence:
-        """Low-level streams ``{m: [B, T_m, hidden]}`` to ``[B, T_own, (K - 1) * hidden]``."""
+    def forward(self, own: str, low: Mapping[str, Sequence], *, last: bool) -> Sequence:
+        """Low-level streams ``{m: [B, T_m, hidden]}`` to ``[B, T_own, (K - 1) * hidden]``; of one frame if ``last``."""
         query = low[own]
         answers = [part(query, low[other]).values for other, part in self.crossmodal.items()]
         joined = Sequence(torch.cat(answers, dim=2), query.mask) if answers else query
-        out: Sequence = self.memory(joined, None)
+        out: Sequence = self.memory(joined, None, last=last)
         return out
 
 
@@ -205,9 +204,10 @@ class _Transformer(nn.Module):
         self.blocks = nn.ModuleList(_Block(dim, heads, dropout, crossmodal=crossmodal) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Sequence, source: Sequence | None) -> Sequence:
-        for block in self.blocks:
-            x = block(x, source)
+    def forward(self, x: Sequence, source: Sequence | None, *, last: bool = False) -> Sequence:
+        """The last block asks for the last real frame alone if ``last``: nothing reads what it makes of the others."""
+        for index, block in enumerate(self.blocks):
+            x = block(x, source, last=last and index == len(self.blocks) - 1)
         return Sequence(self.norm(x.values), x.mask).cleared()
 
 
@@ -223,12 +223,19 @@ class _Block(nn.Module):
         self.feed_forward = FeedForward(dim, 4 * dim, dropout)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Sequence, source: Sequence | None) -> Sequence:
+    def forward(self, x: Sequence, source: Sequence | None, *, last: bool) -> Sequence:
         query = Sequence(self.norm(x.values), x.mask)
         if source is None or self.source_norm is None:
             keys = query
         else:
             keys = Sequence(self.source_norm(source.values), source.mask)
+        if last:
+            x, query = _last_frame(x), _last_frame(query)
         values = x.values + self.drop(self.attention(query, keys))
         values = values + self.drop(self.feed_forward(self.feed_forward_norm(values)))
         return Sequence(values, x.mask)
+
+
+def _last_frame(x: Sequence) -> Sequence:
+    """``[B, T, d]`` to ``[B, 1, d]``; a sample without real frames has none after it either."""
+    return Sequence(masked_last(x.values, x.mask).unsqueeze(1), x.mask.any(dim=1, keepdim=True))
