@@ -87,6 +87,24 @@ def test_a_published_file_is_named_and_an_impostor_warned_of(
     assert "checksum: MOSI aligned_50 (published)" in out
 
 
+def test_generate_writes_the_shape_and_says_what_is_uncertain(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    argv = ("generate", "--shape", "mustard", "--to", tmp_path / "d", "--scale", "0.02", "--seed", 3)
+    code, out, err = call(capsys, *argv)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].startswith("mustard, generated, from synthetic")
+    assert "samples: 13 (train 11, valid 1, test 1)" in out
+    assert "synthetic data" in out
+    assert "shape of: MUStARD" in out
+    assert "uncertain: 690 utterances are published" in out
+    assert load(tmp_path / "d").manifest.extra["truth"]["seed"] == 3
+    assert call(capsys, *argv)[0] == 2  # it is there
+    _, out, _ = call(capsys, *argv, "--overwrite", "--json")
+    found = json.loads(out)
+    assert (found["shape"], found["scale"], found["splits"]) == ("mustard", 0.02, {"train": 11, "valid": 1, "test": 1})
+
+
 def test_verify_tells_damage_from_leakage(capsys: pytest.CaptureFixture[str], tmp_path: Path, source: Path) -> None:
     call(capsys, "import", source, "--to", tmp_path / "d", "--map", "audio=mfcc")
     code, out, _ = call(capsys, "verify", tmp_path / "d")
@@ -160,6 +178,8 @@ def test_split_by_speaker_ends_the_leak(capsys: pytest.CaptureFixture[str], tmp_
         (["import", "own.npz", "--to", "x", "--fold", "1"], "Option `fold` does not apply to format npz"),
         (["import", "evil.pkl", "--to", "x"], "evil.pkl is refused: it refers to `builtins.eval`"),
         (["describe", "nowhere"], "nowhere"),
+        (["generate", "--to", "x", "--shape", "mustart"], "Unknown shape `mustart`. Did you mean `mustard`?"),
+        (["generate", "--to", "x", "--shape", "mosi", "--scale", "2"], "`scale` should be above 0 and at most 1"),
         (["verify", "nowhere"], "nowhere"),
         (["split", "d", "--to", "s", "--by", "group"], "records no groups"),
         (["split", "d", "--to", "s", "--test-speakers", "z"], "no speaker 'z'"),

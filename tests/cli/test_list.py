@@ -9,8 +9,10 @@ from equipoise.balancers import BALANCERS
 from equipoise.cli.list import METRICS, paper, summary
 from equipoise.cli.main import main
 from equipoise.data.importers import FORMATS
+from equipoise.data.shapes import SHAPES
 from equipoise.metrics import evaluate_metrics
 from equipoise.models import MODELS
+from equipoise.training.presets import PRESETS
 
 
 def listed(capsys: pytest.CaptureFixture[str], kind: str) -> dict[str, list[dict[str, str]]]:
@@ -22,16 +24,27 @@ def listed(capsys: pytest.CaptureFixture[str], kind: str) -> dict[str, list[dict
 def test_all_names_everything_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     found = {kind: [row["name"] for row in rows] for kind, rows in listed(capsys, "all").items()}
     assert found == {
-        "models": list(MODELS), "balancers": list(BALANCERS), "metrics": list(METRICS), "formats": list(FORMATS)
+        "presets": list(PRESETS), "models": list(MODELS), "balancers": list(BALANCERS), "metrics": list(METRICS),
+        "formats": list(FORMATS), "shapes": list(SHAPES),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["models", "balancers", "metrics", "formats"])
+@pytest.mark.parametrize("kind", ["models", "balancers", "metrics", "formats", "shapes"])
 def test_every_name_comes_with_a_line(capsys: pytest.CaptureFixture[str], kind: str) -> None:
     for row in listed(capsys, kind)[kind]:
         what = row.get("what it is") or row.get("what it does") or ""
         assert len(what) > 10
         assert "\n" not in what
+
+
+def test_a_preset_says_what_it_trains_and_on_what(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {row["name"]: row for row in listed(capsys, "presets")["presets"]}
+    assert rows["ags-smoe-mosi"] == {
+        "name": "ags-smoe-mosi", "paper": "AGS-SMoE", "shape": "mosi", "model": "AGSSMoE", "balancer": "ags + ags",
+        "text": "bert-base-uncased",
+    }  # fmt: skip
+    assert rows["glomo-cherma"]["balancer"] == "plain"
+    assert rows["glomo-cherma"]["text"] == "-"
 
 
 def test_a_balancer_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,8 +66,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--otu", "x"], "unknown flag `--otu`. Did you mean `--out`? See `equipoise train --help`."),
         (
             ["list", "modles"],
-            "unknown `modles`. Did you mean `models`? Valid: models, balancers, metrics, formats, all. "
-            "See `equipoise list --help`.",
+            "unknown `modles`. Did you mean `models`? Valid: presets, models, balancers, metrics, formats, shapes, "
+            "all. See `equipoise list --help`.",
         ),
         (["evaluate"], "the following arguments are required: RUN_DIR. See `equipoise evaluate --help`."),
         (["train", "a.yaml", "b.yaml"], "unknown argument `b.yaml`. See `equipoise train --help`."),

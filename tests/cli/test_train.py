@@ -231,3 +231,20 @@ def test_own_metric_prefers_an_accuracy() -> None:
     assert own_metric(["valid/mae", "valid/corr", "valid/acc2_pn"]) == "acc2_pn"
     assert own_metric(["valid/mae", "valid/corr"]) == "corr"
     assert own_metric(["valid/text/accuracy", "valid/accuracy"]) == "accuracy"
+
+
+def test_a_preset_is_read_by_name_and_takes_text_features_where_there_are_no_transcripts(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "cpsl-mosi", "--data", str(small_data), "--out", str(tmp_path / "run"), "--train.epochs", "1"]
+    assert main(command) == 2
+    assert capsys.readouterr().err == (
+        f"equipoise: `text.encoder = 'bert-base-uncased'` reads transcripts, and {small_data} has none. Leave it out "
+        "(`--text none`), or import the texts.\n"
+    )
+    assert main([*command, "--text", "none"]) == 0
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["model"]["name"] == "CPSL"
+    assert [each["name"] for each in config["balancer"]] == ["sl", "cp"]
+    assert config["text"] == {"encoder": None, "mode": "finetune", "lr": 2e-5, "max_tokens": 64}
+    assert config["train"]["epochs"] == 1

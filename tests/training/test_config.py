@@ -114,6 +114,17 @@ def test_data_is_required_and_a_file_must_hold_a_mapping(tmp_path: Path) -> None
             load_config(tmp_path / "bad.yaml")
 
 
+def test_another_text_encoder_keeps_the_other_settings_of_text(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("data: x\ntext: {encoder: bert, lr: 1.0e-5, max_tokens: 60}\n")
+    for key in ("text", "text.encoder"):
+        found = load_config(file, {key: "minilm"}).text
+        assert (found.encoder, found.lr, found.max_tokens) == ("minilm", 1e-5, 60)
+        assert load_config(file, {key: "none"}).text.encoder is None
+    file.write_text("data: x\ntext: none\n")
+    assert load_config(file).text.encoder is None
+
+
 @pytest.mark.parametrize("word", ["123", "0123", "1e5", "yes", "2024-01-01", "a #1", "{x}", "*x", "a: b"])
 def test_what_yaml_would_read_as_something_else_can_name_a_directory(word: str) -> None:
     assert load(data=word).data == word

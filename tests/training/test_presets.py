@@ -28,7 +28,7 @@ NARROW: dict[str, dict[str, Any]] = {  # what would take long on a processor: th
     "glomo-ur-funny": {"model.layers": 1, "model.feed_forward": 32},
     "glomo-mosi": {"model.feed_forward": 32},
     "agm-pom": {"model.hidden": 8},
-    **dict.fromkeys((name for name in PRESETS if name.startswith("ags-smoe")), {"model.layers": 2}),
+    **{name: {"model.layers": 2} for name in PRESETS if name.startswith("ags-smoe")},
 }
 
 
@@ -138,6 +138,8 @@ def test_a_file_of_that_name_comes_before_the_preset(tmp_path: Path, monkeypatch
     with pytest.raises(FileNotFoundError) as error:
         find_config("glomo_mossi")
     assert str(error.value).startswith("Config file not found: glomo_mossi. Did you mean the preset `glomo-mosi`?")
+    with pytest.raises(FileNotFoundError, match=r"^Config file not found: glomo-mos.yaml\.$"):
+        find_config("glomo-mos.yaml")
 
 
 @pytest.mark.parametrize(

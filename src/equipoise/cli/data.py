@@ -1,4 +1,4 @@
-"""`equipoise data`: import feature files, describe, verify and split datasets."""
+"""`equipoise data`: import feature files; generate, describe, verify and split datasets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.cli.console import add_json_flag, print_json, print_table
+from equipoise.cli.generate import add_verb, generate
 from equipoise.report.tables import Table
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
-    what = "import, describe, verify and split datasets"
+    what = "import, generate, describe, verify and split datasets"
     parser = subparsers.add_parser("data", help=what, description=f"{what.capitalize()}.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="import | describe | verify | split")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="import | generate | describe | verify | split")
 
     add = verbs.add_parser("import", help="read a file or folder in one of the field's formats, write a dataset")
     add.add_argument("source", metavar="SOURCE", help="file or folder")
@@ -47,6 +48,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add.add_argument("--fold", help="mustard: 0 to 4, or speaker (0)")
     add.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
     add_json_flag(add)
+
+    add_verb(verbs)
 
     describe = verbs.add_parser("describe", help="what a dataset holds")
     describe.add_argument("dataset", metavar="DATASET", help="dataset directory")
@@ -81,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         OSError: a file can't be read or written.
 
     """
-    verbs = {"import": _import, "describe": _describe, "verify": _verify, "split": _split}
+    verbs = {"import": _import, "generate": _generate, "describe": _describe, "verify": _verify, "split": _split}
     return verbs[args.verb](args)
 
 
@@ -119,6 +122,12 @@ def _import(args: argparse.Namespace) -> int:
         "warning": checksum.warning if checksum else None,
         "assumptions": list(data.assumptions),
     })  # fmt: skip
+
+
+def _generate(args: argparse.Namespace) -> int:
+    with _busy(f"writing {args.to}"):
+        dataset, notes = generate(args)
+    return _report(dataset, args.json, notes, {"shape": args.shape, "scale": args.scale, "seed": args.seed})
 
 
 def _describe(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import re
 from equipoise.cli.console import add_json_flag, print_json, print_table
 from equipoise.report.tables import Table, to_records
 
-KINDS = ("models", "balancers", "metrics", "formats")
+KINDS = ("presets", "models", "balancers", "metrics", "formats", "shapes")
 METRICS = {
     "mae": "mean absolute error, on raw predictions",
     "corr": "Pearson correlation, on raw predictions",
@@ -34,8 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "list",
-        help="names of models, balancers, metrics and dataset formats",
-        description="Names of models, balancers, metrics and dataset formats.",
+        help="names of presets, models, balancers, metrics, dataset formats and shapes",
+        description="Names of presets, models, balancers, metrics, dataset formats and shapes.",
     )
     parser.add_argument("kind", nargs="?", default="all", choices=[*KINDS, "all"], help="what to list (all)")
     add_json_flag(parser)
@@ -43,7 +43,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print one table a kind."""
-    builders = {"models": models, "balancers": balancers, "metrics": metrics, "formats": formats}
+    builders = {
+        "presets": presets, "models": models, "balancers": balancers, "metrics": metrics, "formats": formats,
+        "shapes": shapes,
+    }  # fmt: skip
     kinds = KINDS if args.kind == "all" else (args.kind,)
     tables = {kind: builders[kind]() for kind in kinds}
     if args.json:
@@ -54,6 +57,20 @@ def run(args: argparse.Namespace) -> int:
             print()
         print_table(table)
     return 0
+
+
+def presets() -> Table:
+    """Every preset: its name, whose settings they are, for which dataset, and what it trains."""
+    from equipoise.training.config import load_config
+    from equipoise.training.presets import PRESETS, preset_path
+
+    rows = []
+    for name, preset in PRESETS.items():
+        config = load_config(preset_path(name), {"data": "-"})
+        chain = " + ".join(each.name for each in config.balancer) or "plain"
+        rows.append((name, preset.paper, preset.shape or "-", config.model.name, chain, config.text.encoder or "-"))
+    columns = ("name", "paper", "shape", "model", "balancer", "text")
+    return Table("Presets (equipoise train NAME --data DIR)", columns, tuple(rows))
 
 
 def models() -> Table:
@@ -91,6 +108,20 @@ def formats() -> Table:
 
     rows = tuple((name, summary(inspect.getmodule(read))) for name, read in FORMATS.items())
     return Table("Dataset formats (equipoise data import --format NAME)", ("name", "what it is"), rows)
+
+
+def shapes() -> Table:
+    """Every dataset of the papers, as they read it."""
+    from equipoise.data.shapes import SHAPES
+
+    rows = []
+    for name, shape in SHAPES.items():
+        frames = {m: "×".join(map(str, shape.images.get(m, (dim,)))) for m, dim in shape.dims.items()}
+        widths = ", ".join(f"{m} {shape.steps[m][1]} of {frame}" for m, frame in frames.items())
+        samples = "/".join(map(str, shape.splits))
+        rows.append((name, widths, samples, f"{shape.classes} classes" if shape.classes else shape.scale, shape.source))
+    columns = ("name", "frames, at most", "samples", "labels", "what it is")
+    return Table("Shapes (equipoise data generate --shape NAME --to DIR)", columns, tuple(rows))
 
 
 def summary(found: object) -> str:

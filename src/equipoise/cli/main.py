@@ -24,8 +24,8 @@ COMMANDS = {
     "demo": "train a plain and a balanced model on built-in synthetic data and compare them",
     "train": "train a model on a dataset, for one seed or several",
     "evaluate": "score a finished run on a split, with or without some modalities",
-    "data": "import, describe, verify and split datasets",
-    "list": "names of models, balancers, metrics and dataset formats",
+    "data": "import, generate, describe, verify and split datasets",
+    "list": "names of presets, models, balancers, metrics, dataset formats and shapes",
 }
 BAD_INPUT = 2
 PREFIX = "equipoise: "

@@ -21,6 +21,7 @@ examples:
   equipoise train --data data/mosi --model AGSSMoE --balancer ags --balancer.alpha 0.05
   equipoise train run.yaml --train.epochs 10 --seeds 0 1 2 3 4
   equipoise train run.yaml --balancer plain --out runs/plain
+  equipoise train glomo-mosi --data data/mosi        (a preset of `equipoise list presets`)
 
 The same command resumes a run that was stopped, and shows one that is finished."""
 
@@ -29,7 +30,7 @@ SETTINGS = {
     "modalities": ("A,B", "modalities to use (all of the dataset)"),
     "model": ("NAME", "model, see `equipoise list models`"),
     "balancer": ("NAME", "balancer, see `equipoise list balancers`; `plain` for none"),
-    "text": ("ENCODER", "text encoder on the transcripts: a path, a name, or `minilm`"),
+    "text": ("ENCODER", "text encoder on the transcripts: a path, a name, `minilm`, or `none`"),
     "protocol": ("NAME", "`honest` (default), or `paper`, which also reports the best on test"),
     "threads": ("N", "CPU threads"),
 }
@@ -44,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Train a model, choose its epoch on validation data, score it once on test, write a run directory.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", nargs="?", metavar="RUN.YAML", help="config file; settings not in it have defaults")
+    parser.add_argument("config", nargs="?", metavar="RUN.YAML", help="config file or preset; defaults fill the rest")
     parser.add_argument("--out", metavar="DIR", help="run directory (runs/DATASET-MODEL-BALANCER)")
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int, metavar="N", help="one seed")
@@ -59,9 +60,11 @@ def run(args: argparse.Namespace) -> int:
     """Train, draw, and print the table."""
     from equipoise.report.results import result_table
     from equipoise.training.config import load_config
+    from equipoise.training.presets import find_config
 
     given = {name: value for name in (*SETTINGS, "seed") if (value := getattr(args, name)) is not None}
-    config = load_config(args.config, {**args.overrides, **given})
+    file = None if args.config is None else find_config(args.config)
+    config = load_config(file, {**args.overrides, **given})
     out = Path(args.out) if args.out else default_out(config)
     results = train(config, out, args.seeds, resume=not args.no_resume)
     if os.environ.get("RANK", "0") != "0":  # one process of several speaks for all

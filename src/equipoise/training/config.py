@@ -90,9 +90,9 @@ class BalancerConfig(_Named):
 
 
 class TextConfig(_Part):
-    """Where text features come from: the dataset's own (``encoder=None``), or an encoder on the raw text."""
+    """Where text features come from: the dataset's own (``encoder``: None or "none"), or an encoder on the raw text."""
 
-    encoder: str | None = None
+    encoder: Annotated[str | None, BeforeValidator(lambda v: None if v == "none" else v)] = None
     mode: Literal["finetune", "frozen"] = "finetune"
     lr: float = Field(5e-5, gt=0)
     max_tokens: int = Field(64, ge=3)
@@ -262,6 +262,8 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
             raise ValueError(f"Config key `{dotted}`: `{inner}` holds no keys. Found `{inner} = {child!r}`.")
         node[parent] = child
         node = child
+    if dotted == "text" and isinstance(value, str) and isinstance(values.get("text"), dict):
+        node, last = values["text"], "encoder"  # another encoder, and the file's other settings of text
     node[last] = value
 
 

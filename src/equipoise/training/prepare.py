@@ -40,7 +40,8 @@ def open_dataset(data: str, text: TextConfig, *, device: torch.device | str = "c
     encoder, max_tokens, texts = text.encoder, text.max_tokens, dataset.texts
     if texts is None:
         raise DataError(
-            f"`text.encoder = {encoder!r}` reads transcripts, and {data} has none. Leave it out, or import the texts."
+            f"`text.encoder = {encoder!r}` reads transcripts, and {data} has none. Leave it out (`--text none`), or "
+            "import the texts."
         )
 
     def compute() -> Iterable[Any]:

@@ -54,12 +54,14 @@ def find_config(name: str | Path) -> Path:
     """The config file of that path or, where nothing has that path, of the preset of that name.
 
     Raises:
-        FileNotFoundError: neither; the message offers the nearest preset.
+        FileNotFoundError: neither; the message offers the nearest preset for what is no file name.
     """
     if Path(name).exists():
         return Path(name)
     if str(name) in PRESETS:
         return preset_path(str(name))
+    if Path(name).suffix in (".yaml", ".yml"):
+        raise FileNotFoundError(f"Config file not found: {name}.")
     near = difflib.get_close_matches(str(name).lower(), PRESETS, n=1, cutoff=0.6)
     meant = f" Did you mean the preset `{near[0]}`?" if near else ""
     raise FileNotFoundError(f"Config file not found: {name}.{meant} Presets: `equipoise list presets`.")
