@@ -29,6 +29,7 @@ from equipoise.models import (
     LateFusion,
     MMAFNet,
     MulT,
+    SelfMM,
 )
 
 DIMS = {"text": 6, "audio": 3, "vision": 4}
@@ -121,6 +122,11 @@ def _bbfn(**fixed: Any) -> Build:
     return lambda **given: BBFN(**{"dims": DIMS, "hidden": 8, "heads": 2, "layers": 2, **fixed, **given})
 
 
+def _selfmm(**fixed: Any) -> Build:
+    small = {"dims": DIMS, "hidden": 6, "width": 5, "head_hidden": 7, "fusion_hidden": 8}
+    return lambda **given: SelfMM(**{**small, **fixed, **given})
+
+
 BUILDS: dict[str, Build] = {
     "late-gru": _late(),
     "late-transformer": _late(encoder="transformer"),
@@ -157,6 +163,7 @@ BUILDS: dict[str, Build] = {
     "lmf": _lmf(),
     "lmf-weighted": _lmf(weighted=True, rank=1),
     "mult": _mult(),
+    "self-mm": _selfmm(),
     "bbfn": _bbfn(),
     "bbfn-gates-alone": _bbfn(lambda_sep=0, layers=1),
     "bbfn-separator-alone": _bbfn(gated=False, pool="mean"),

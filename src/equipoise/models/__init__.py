@@ -20,6 +20,7 @@ from equipoise.models.mmafnet import MMAFNet
 from equipoise.models.mmim import MMIM
 from equipoise.models.mult import MulT
 from equipoise.models.output import Output
+from equipoise.models.self_mm import SelfMM
 from equipoise.models.tfn import TFN
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -34,6 +35,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "TFN": TFN,
     "LMF": LMF,
     "MulT": MulT,
+    "SelfMM": SelfMM,
     "MISA": MISA,
     "MMIM": MMIM,
     "BBFN": BBFN,
@@ -46,6 +48,7 @@ for _kind in MODELS.values():
     keep_arguments(_kind)  # so that `save_pretrained` knows how to build a model again
 
 __all__ = [
+    "SelfMM",
     "CPSL",
     "LMF",
     "MAGBERT",
