@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from equipoise.core import Batch
 from equipoise.models import (
     BBFN,
+    CMIB,
     CPSL,
     LMF,
     MAGBERT,
@@ -127,6 +128,11 @@ def _selfmm(**fixed: Any) -> Build:
     return lambda **given: SelfMM(**{**small, **fixed, **given})
 
 
+def _cmib(**fixed: Any) -> Build:
+    small = {"dims": DIMS, "hidden": 8, "heads": 2, "layers": 1, "bottleneck": 16}
+    return lambda **given: CMIB(**{**small, **fixed, **given})
+
+
 BUILDS: dict[str, Build] = {
     "late-gru": _late(),
     "late-transformer": _late(encoder="transformer"),
@@ -183,6 +189,9 @@ BUILDS: dict[str, Build] = {
     "mfm": _mfm(),
     "mfm-shared-alone": _mfm(specific=False),
     "mfm-discriminative": _mfm(lambda_recon=0.0),
+    "cmib": _cmib(),
+    "cmib-early": _cmib(variant="early"),
+    "cmib-late-mean": _cmib(variant="late", pool="mean"),
 }
 
 

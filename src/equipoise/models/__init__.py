@@ -5,6 +5,7 @@ from torch import nn
 from equipoise.models._arguments import keep_arguments
 from equipoise.models.ags_smoe import AGSSMoE
 from equipoise.models.bbfn import BBFN
+from equipoise.models.cmib import CMIB
 from equipoise.models.cpsl import CPSL
 from equipoise.models.cubemlp import CubeMLP
 from equipoise.models.early_fusion import EarlyFusion
@@ -42,20 +43,23 @@ MODELS: dict[str, type[nn.Module]] = {
     "MFN": MFN,
     "CubeMLP": CubeMLP,
     "MFM": MFM,
+    "CMIB": CMIB,
 }
 
 for _kind in MODELS.values():
     keep_arguments(_kind)  # so that `save_pretrained` knows how to build a model again
 
 __all__ = [
-    "SelfMM",
+    "BBFN",
+    "CMIB",
     "CPSL",
     "LMF",
     "MAGBERT",
+    "MFM",
     "MFN",
     "MISA",
+    "MMIM",
     "MODELS",
-    "MFM",
     "TFN",
     "AGSSMoE",
     "CubeMLP",
@@ -63,9 +67,8 @@ __all__ = [
     "FiLM",
     "GLoMo",
     "LateFusion",
-    "BBFN",
-    "MMIM",
     "MMAFNet",
     "MulT",
     "Output",
+    "SelfMM",
 ]

@@ -13,6 +13,7 @@ from equipoise.core import Batch, Modalities
 from equipoise.functional import diversity_loss, reconstruction_loss
 from equipoise.layers import GRUEncoder, Normaliser, Sequence, TransformerEncoder, masked_mean
 from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.models._losses import mean_loss
 from equipoise.models.output import Output
 
 _INITIAL_LOG_VARIANCE = -4.0  # noise of 0.14: at 1 it would drown codes that nothing has taught yet
@@ -178,7 +179,7 @@ class CPSL(nn.Module):
                 guess = self.decoders[name](code.to(self.start.dtype))
                 losses["reconstruction"].append(reconstruction_loss(guess, masked_mean(x.values, x.mask), present))
             if output.unimodal is not None:
-                losses["unimodal"].append(_mean_loss(output.unimodal[name], batch.target, present))
+                losses["unimodal"].append(mean_loss(output.unimodal[name], batch.target, present))
             if self.weights["div"] and bool(present.any()):
                 losses["diversity"].append(diversity_loss(code[present].tanh()) / len(found))
         weights = dict(zip(losses, self.weights.values(), strict=True))
@@ -231,12 +232,3 @@ class _Injection(nn.Module):
         codes = code.unsqueeze(1).expand_as(stream)
         value: Tensor = self.value(codes)
         return value if self.gate is None else self.gate(torch.cat([stream, codes], dim=-1)).sigmoid() * value
-
-
-def _mean_loss(logits: Tensor, target: Tensor, present: Tensor) -> Tensor:
-    """Absolute error or cross-entropy, averaged over the samples that are present; 0 without any."""
-    if target.is_floating_point():
-        each = (logits - target).abs().reshape(len(target), -1).mean(dim=1)
-    else:
-        each = F.cross_entropy(logits.float(), target, reduction="none")
-    return each.where(present, torch.zeros_like(each)).sum() / present.sum().clamp_min(1)
