@@ -21,6 +21,7 @@ from equipoise.models import (
     MFN,
     MISA,
     MMIM,
+    PSP,
     TFN,
     AGSSMoE,
     CubeMLP,
@@ -62,6 +63,10 @@ def _early(**fixed: Any) -> Build:
 
 def _film(**fixed: Any) -> Build:
     return lambda **given: FiLM(**{"dims": DIMS, "hidden": 8, "heads": 2, **fixed, **given})
+
+
+def _psp(**fixed: Any) -> Build:
+    return lambda **given: PSP(**{"dims": DIMS, "hidden": 4, "classifier_hidden": 8, **fixed, **given})
 
 
 def _ags(**fixed: Any) -> Build:
@@ -148,6 +153,8 @@ BUILDS: dict[str, Build] = {
     "film": _film(),
     "film-pool-not-residual": _film(encoder="pool", residual=False),
     "film-images": _images(_film()),
+    "psp": _psp(),
+    "psp-all-pairs-plain-mean": _psp(threshold=0, weighted=False, lambda_pair=100),
     "ags": _ags(),
     "ags-plain": _ags(recurrent=False),
     "ags-no-moe": _ags(ta_moe=False, tv_moe=False),

@@ -21,6 +21,7 @@ from equipoise.models.mmafnet import MMAFNet
 from equipoise.models.mmim import MMIM
 from equipoise.models.mult import MulT
 from equipoise.models.output import Output
+from equipoise.models.psp import PSP
 from equipoise.models.self_mm import SelfMM
 from equipoise.models.tfn import TFN
 
@@ -28,6 +29,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "LateFusion": LateFusion,
     "EarlyFusion": EarlyFusion,
     "FiLM": FiLM,
+    "PSP": PSP,
     "AGSSMoE": AGSSMoE,
     "GLoMo": GLoMo,
     "MAGBERT": MAGBERT,
@@ -60,6 +62,7 @@ __all__ = [
     "MISA",
     "MMIM",
     "MODELS",
+    "PSP",
     "TFN",
     "AGSSMoE",
     "CubeMLP",
