@@ -22,6 +22,8 @@ from equipoise.training.run import run
 
 NARROW: dict[str, dict[str, Any]] = {  # what would take long on a processor: the size is built, not trained
     "agm-ur-funny": {"model.hidden": 16, "model.layers": 1},
+    **{name: {"model.maxout": [8, 4]} for name in ("agm-av-mnist-early", "agm-crema-d-early")},
+    "agm-ur-funny-early": {"model.hidden": 16, "model.layers": 1, "model.maxout": [8, 4]},
     "glomo-cherma": {"model.layers": 1, "model.feed_forward": 32},
     "glomo-mosei": {"model.layers": 1, "model.feed_forward": 32},
     "glomo-mustard": {"model.layers": 1, "model.feed_forward": 32},

@@ -169,11 +169,10 @@ SHAPES: dict[str, Shape] = {
     ),
     "ave": Shape(
         dims={"audio": 128, "vision": 25088},
-        images={"vision": (512, 7, 7)},
         steps={"audio": (10, 10), "vision": (10, 10)},
         splits=(3339, 402, 402),
         classes=28,
-        source="AVE: VGGish and VGG-19 features of each of ten seconds",
+        source="AVE: VGGish features and a 7 × 7 map of 512 VGG-19 features, laid out flat, of each of ten seconds",
         doubt="a label a clip; the papers' labels of each second (28 events and background) are no label of a sample",
     ),
     "avletters": Shape(
