@@ -15,6 +15,7 @@ from equipoise.models import (
     BBFN,
     CMIB,
     CPSL,
+    ICCN,
     LMF,
     MAGBERT,
     MFM,
@@ -138,6 +139,11 @@ def _cmib(**fixed: Any) -> Build:
     return lambda **given: CMIB(**{**small, **fixed, **given})
 
 
+def _iccn(**fixed: Any) -> Build:
+    small = {"hidden": 6, "text_hidden": 8, "channels": 4, "interaction": 2}
+    return lambda **given: ICCN(**{"dims": DIMS, **small, **fixed, **given})
+
+
 BUILDS: dict[str, Build] = {
     "late-gru": _late(),
     "late-transformer": _late(encoder="transformer"),
@@ -199,6 +205,8 @@ BUILDS: dict[str, Build] = {
     "cmib": _cmib(),
     "cmib-early": _cmib(variant="early"),
     "cmib-late-mean": _cmib(variant="late", pool="mean"),
+    "iccn": _iccn(),
+    "iccn-uncorrelated": _iccn(lambda_cca=0.0, kernel=1),
 }
 
 

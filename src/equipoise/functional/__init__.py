@@ -5,6 +5,7 @@ from equipoise.functional.blending import blending_weights
 from equipoise.functional.boosting import boosting_loss, memory_loss
 from equipoise.functional.clustering import kmeans, purity, relearning_strengths
 from equipoise.functional.conflict import conflict_degrees, cp_factors, dominance_ratios, norm_conflicts
+from equipoise.functional.correlation import canonical_correlations, cca_loss
 from equipoise.functional.ensemble import ensemble, uncertainty_ensemble, uncertainty_weights
 from equipoise.functional.factors import (
     agm_coefficients,
@@ -42,6 +43,8 @@ __all__ = [
     "arl_weights",
     "blending_weights",
     "boosting_loss",
+    "canonical_correlations",
+    "cca_loss",
     "cggm_shares",
     "cmd",
     "conflict_degrees",

@@ -11,6 +11,7 @@ from equipoise.models.cubemlp import CubeMLP
 from equipoise.models.early_fusion import EarlyFusion
 from equipoise.models.film import FiLM
 from equipoise.models.glomo import GLoMo
+from equipoise.models.iccn import ICCN
 from equipoise.models.late_fusion import LateFusion
 from equipoise.models.lmf import LMF
 from equipoise.models.magbert import MAGBERT
@@ -46,6 +47,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "CubeMLP": CubeMLP,
     "MFM": MFM,
     "CMIB": CMIB,
+    "ICCN": ICCN,
 }
 
 for _kind in MODELS.values():
@@ -62,6 +64,7 @@ __all__ = [
     "MISA",
     "MMIM",
     "MODELS",
+    "ICCN",
     "PSP",
     "TFN",
     "AGSSMoE",
