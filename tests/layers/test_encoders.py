@@ -179,3 +179,18 @@ def test_without_experts_a_layer_is_one_network_of_an_experts_shape() -> None:
     count = {layer: sum(p.numel() for p in layer.parameters()) for layer in (sparse, dense)}
     assert gates == 2 * 8
     assert count[sparse] - gates == count[dense]
+
+
+@pytest.mark.parametrize("lengths", [[6, 6, 6, 6], [6, 4, 1, 0], [1, 1, 1, 1]])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_recurrent_layers_run_under_autocast_whatever_the_lengths(
+    kind: type[nn.GRU | nn.LSTM], lengths: list[int]
+) -> None:
+    torch.manual_seed(0)
+    rnn = kind(3, 4, batch_first=True, bidirectional=True)
+    x = Sequence(_sequence().values, torch.arange(6) < torch.tensor(lengths).unsqueeze(1))
+    expected = run_packed(rnn, x).values
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = run_packed(rnn, Sequence(x.values.bfloat16(), x.mask)).values
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, expected, atol=0.02, rtol=0.02)

@@ -24,8 +24,12 @@ def run_packed(rnn: nn.GRU | nn.LSTM, x: Sequence) -> Sequence:
     compact = x.values.gather(1, order.unsqueeze(-1).expand_as(x.values))
     # A packed sequence cannot be empty: a sample without frames runs over one zero frame, cleared again below.
     lengths = x.mask.sum(dim=1).clamp(min=1).cpu()
-    packed = pack_padded_sequence(compact, lengths, batch_first=True, enforce_sorted=False)
-    out, _ = pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.mask.shape[1])
+    if compact.device.type == "cpu":
+        compact = compact.to(next(rnn.parameters()).dtype)
+    # Most processors have no bfloat16 LSTM, and torch fails there where all lengths are equal: no autocast on them.
+    with torch.autocast("cpu", enabled=False):
+        packed = pack_padded_sequence(compact, lengths, batch_first=True, enforce_sorted=False)
+        out, _ = pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.mask.shape[1])
     back = order.argsort(dim=1).unsqueeze(-1).expand_as(out)
     return Sequence(out.gather(1, back), x.mask).cleared()
 
