@@ -135,5 +135,5 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 
 
 def test_one_branch_is_no_stage() -> None:
-    with pytest.raises(ValueError, match="at least two names"):
+    with pytest.raises(ValueError, match=r"three modalities. Found the modalities text, audio: balance the enc"):
         _ags(dims={"text": 6, "audio": 3}).modalities("fusion")

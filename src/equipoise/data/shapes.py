@@ -71,6 +71,13 @@ SHAPES: dict[str, Shape] = {
         source=f"CMU-MOSI, unaligned_50.pkl, {COMMON}",
         doubt="the framework it comes from lists 500 steps of audio and 375 of vision",
     ),
+    "mosi-text-audio": Shape(
+        dims={"text": 768, "audio": 73},
+        steps={"text": (1, 60), "audio": (1, 1)},
+        splits=MOSI,
+        text=True,
+        source="CMU-MOSI as benchmarks/real/prepare.py writes it: words, one vector of sound; text is BERT's 768",
+    ),
     "mosei": Shape(
         dims={"text": 768, "audio": 74, "vision": 35},
         steps={"text": (1, 80), "audio": (1, 80), "vision": (1, 80)},

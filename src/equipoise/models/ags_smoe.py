@@ -158,6 +158,11 @@ class AGSSMoE(nn.Module):
         """
         if stage not in ("encoders", "fusion"):
             raise ValueError(f'Parameter `stage` should be "encoders" or "fusion". Found `stage = {stage!r}`.')
+        if stage == "fusion" and len(self.pairs) < 2:
+            raise ValueError(
+                'Stage "fusion" balances two branches or more, so the model needs three modalities. '
+                f"Found the modalities {', '.join(self.dims)}: balance the encoders alone."
+            )
         if stage == "fusion":
             return Modalities(**{branch: self.branches[branch] for branch in self.pairs})
         groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}

@@ -23,6 +23,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "ags-smoe-mosi": Preset("AGS-SMoE", "mosi"),
+    "ags-smoe-mosi-text-audio": Preset("AGS-SMoE", "mosi-text-audio"),
     "ags-smoe-mosei": Preset("AGS-SMoE", "mosei"),
     "ags-smoe-ch-sims": Preset("AGS-SMoE", "ch-sims"),
     "ags-smoe-ur-funny": Preset("AGS-SMoE", "ur-funny-v2"),
