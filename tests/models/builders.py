@@ -23,6 +23,7 @@ from equipoise.models import (
     MISA,
     MMIM,
     PSP,
+    TBJE,
     TFN,
     AGSSMoE,
     CubeMLP,
@@ -68,6 +69,11 @@ def _film(**fixed: Any) -> Build:
 
 def _psp(**fixed: Any) -> Build:
     return lambda **given: PSP(**{"dims": DIMS, "hidden": 4, "classifier_hidden": 8, **fixed, **given})
+
+
+def _tbje(**fixed: Any) -> Build:
+    small = {"dims": DIMS, "hidden": 8, "heads": 2, "layers": 2, "feed_forward": 8, "glimpses": 9}
+    return lambda **given: TBJE(**{**small, **fixed, **given})
 
 
 def _ags(**fixed: Any) -> Build:
@@ -161,6 +167,8 @@ BUILDS: dict[str, Build] = {
     "film-images": _images(_film()),
     "psp": _psp(),
     "psp-all-pairs-plain-mean": _psp(threshold=0, weighted=False, lambda_pair=100),
+    "tbje": _tbje(),
+    "tbje-few-glimpses": _tbje(glimpses=2, layers=3),
     "ags": _ags(),
     "ags-plain": _ags(recurrent=False),
     "ags-no-moe": _ags(ta_moe=False, tv_moe=False),

@@ -24,6 +24,7 @@ from equipoise.models.mult import MulT
 from equipoise.models.output import Output
 from equipoise.models.psp import PSP
 from equipoise.models.self_mm import SelfMM
+from equipoise.models.tbje import TBJE
 from equipoise.models.tfn import TFN
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -31,6 +32,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "EarlyFusion": EarlyFusion,
     "FiLM": FiLM,
     "PSP": PSP,
+    "TBJE": TBJE,
     "AGSSMoE": AGSSMoE,
     "GLoMo": GLoMo,
     "MAGBERT": MAGBERT,
@@ -66,6 +68,7 @@ __all__ = [
     "MODELS",
     "ICCN",
     "PSP",
+    "TBJE",
     "TFN",
     "AGSSMoE",
     "CubeMLP",
