@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from scipy.stats import multivariate_normal
+from tests.models import memory_ranks
 from tests.models.builders import DIMS, Lookup, emptied, make_batch, rows, with_tokens
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
@@ -97,7 +99,7 @@ def test_the_density_is_that_of_a_normal_distribution() -> None:
 
 def test_the_entropy_is_that_of_normal_distributions() -> None:
     torch.manual_seed(0)
-    entropy = Entropy(8, components=3, size=2).double().eval()
+    entropy = Entropy(8, components=3, size=2).double()
     y = torch.randn(20, 8).double()
     component = torch.arange(20) % 2  # none of the third
     projected = torch.tanh(y @ entropy.projection.T)
@@ -115,6 +117,7 @@ def test_the_entropy_by_hand() -> None:
     entropy.projection.fill_(1.0)
     y = torch.tensor([[0.6], [-0.2], [0.9]]).atanh()
     first = entropy(y, torch.tensor([0, 0, -1]))
+    entropy.remember(y, torch.tensor([0, 0, -1]))
     # 0.6 and -0.2 have the variance 0.16; the third sample is of no component, and the other component has none.
     assert first is not None
     assert first.item() == pytest.approx(0.5 * 0.5 * math.log(2 * math.pi * math.e * (0.16 + 1e-5)), rel=1e-5)
@@ -131,11 +134,11 @@ def test_the_memory_keeps_the_last_samples_of_each_component() -> None:
     entropy.projection.fill_(1.0)
     values = torch.arange(1, 9) / 10
     for start, stop in ((0, 2), (2, 3), (3, 5)):
-        entropy(values[start:stop, None].atanh(), torch.ones(stop - start, dtype=torch.long))
+        entropy.remember(values[start:stop, None].atanh(), torch.ones(stop - start, dtype=torch.long))
     assert entropy.seen.tolist() == [0, 5]
     assert sorted(entropy.kept[1, :, 0].tolist()) == pytest.approx([0.3, 0.4, 0.5])
     assert not entropy.kept[0].any()
-    entropy(values[:8, None].atanh(), torch.zeros(8, dtype=torch.long))  # more at once than it holds
+    entropy.remember(values[:8, None].atanh(), torch.zeros(8, dtype=torch.long))  # more at once than it holds
     assert sorted(entropy.kept[0, :, 0].tolist()) == pytest.approx([0.6, 0.7, 0.8])
 
 
@@ -158,6 +161,18 @@ def test_evaluation_leaves_the_memory_alone_and_a_state_dict_holds_it() -> None:
         losses = each.losses(each(batch), batch)
         assert losses["bound"].item() == before["bound"].item()
     assert all(torch.equal(x, other.state_dict()[name]) for name, x in model.state_dict().items())
+
+
+def test_every_rank_remembers_the_samples_of_all(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo" if Path("/sys/class/net/lo").exists() else "lo0")
+        mp.spawn(memory_ranks.main, args=(str(tmp_path),), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    alone = memory_ranks.remembered([0, 1])
+    assert one["text-audio.seen"].tolist() == [10, 10]
+    for name, expected in alone.items():
+        assert torch.equal(one[name], other[name])
+        torch.testing.assert_close(one[name], expected, rtol=0, atol=1e-12)
 
 
 def test_contrast_is_the_cross_entropy_of_finding_ones_own_guess() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from equipoise.balancers._ranks import rows_of_all_ranks
 from equipoise.layers import Sequence
 
 _RIDGE = 1e-5  # keeps a covariance invertible where features hardly vary
@@ -65,36 +66,48 @@ class Entropy(nn.Module):
     def forward(self, y: Tensor, component: Tensor) -> Tensor | None:
         """Half the log determinant of each component's covariance, averaged over all components.
 
-        While training, the batch enters the memory afterwards.
-
         Args:
             y: ``[n, dim]``.
             component: ``[n]``, index of each sample's component; -1 for none.
 
         Returns:
-            ``[]``, with a gradient for the samples of this batch; None where no component of theirs has more samples,
-            remembered ones among them, than the projection has dimensions
+            ``[]``, with a gradient for ``y``; None where no component of these samples has more of them, remembered
+            ones included, than the projection has dimensions
         """
-        projected = (y @ self.projection.T).tanh()
+        projected = self._projected(y)
         size, width = self.kept.shape[1:]
         terms: list[Tensor] = []
-        for index in sorted({index for index in component.tolist() if index >= 0}):
-            current = projected[component == index]
-            samples = torch.cat([self.kept[index, : min(int(self.seen[index]), size)], current])
+        for index in _components(component):
+            remembered = self.kept[index, : min(int(self.seen[index]), size)]
+            samples = torch.cat([remembered, projected[component == index]])
             if len(samples) > width:
                 centred = samples - samples.mean(dim=0)
                 ridge = _RIDGE * torch.eye(width, dtype=y.dtype, device=y.device)
                 covariance = centred.T @ centred / len(samples) + ridge
                 terms.append(0.5 * (torch.logdet(covariance) + width * math.log(2 * math.pi * math.e)))
-            if self.training:
-                self._remember(index, current.detach())
         return torch.stack(terms).sum() / len(self.kept) if terms else None
 
-    def _remember(self, index: int, samples: Tensor) -> None:
+    @torch.no_grad()
+    def remember(self, y: Tensor, component: Tensor) -> None:
+        """Take samples into the memory, in place of the oldest of their component: those of all ranks, on each of them.
+
+        Every rank of a distributed run has to call it equally often, without samples if need be.
+        """
+        rows = rows_of_all_ranks(torch.cat([self._projected(y), component.unsqueeze(1).to(y.dtype)], dim=1))
         size = self.kept.shape[1]
-        order = self.seen[index] + torch.arange(len(samples), device=samples.device)
-        self.kept[index, order[-size:] % size] = samples[-size:]
-        self.seen[index] += len(samples)
+        component = rows[:, -1].long()
+        for index in _components(component):
+            samples = rows[component == index, :-1]
+            order = self.seen[index] + torch.arange(len(samples), device=samples.device)
+            self.kept[index, order[-size:] % size] = samples[-size:]
+            self.seen[index] += len(samples)
+
+    def _projected(self, y: Tensor) -> Tensor:
+        return (y @ self.projection.T).tanh()
+
+
+def _components(component: Tensor) -> list[int]:
+    return sorted({index for index in component.tolist() if index >= 0})
 
 
 def contrast(z: Tensor, guess: Tensor) -> Tensor:

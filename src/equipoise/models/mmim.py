@@ -57,7 +57,7 @@ class MMIM(nn.Module):
     clipped by their norm) the scale of all others, and the memory does not start again each epoch.
 
     Any number of modalities. One that a sample lacks is zeros in the fusion and takes that sample out of each loss that
-    needs it. A batch of one has $L_{CPC} = 0$.
+    needs it. A batch of one has $L_{CPC} = 0$. Where several ranks train, each remembers the samples of all.
 
     Where we differ from the released code: its likelihood has no $\log \sigma^2$, so that a variance without bound
     would be its best; here the density is whole, and $\log \sigma^2$ passes a tanh, which the code has as an argument
@@ -166,21 +166,25 @@ class MMIM(nn.Module):
         Those that no sample of the batch can give are left out. While training, the batch enters the memory.
         """
         dtype = self.head.weight.dtype
-        present = {name: batch.masks[name].any(dim=1) for name in self.dims if name in batch.masks}
-        z = {name: output.features[name].to(dtype) for name in present}
+        nobody = torch.zeros(len(batch), dtype=torch.bool, device=batch.target.device)
+        present = {name: batch.masks[name].any(dim=1) if name in batch.masks else nobody for name in self.dims}
+        z = {name: output.features[name].to(dtype) for name in self.dims}
         found: dict[str, list[Tensor]] = {"likelihood": [], "bound": [], "cpc": []}
         for name, (x, y) in self.pairs.items():
-            if x not in present or y not in present or not bool((both := present[x] & present[y]).any()):
-                continue
-            estimator, given, wanted = self.estimators[name], z[x][both], z[y][both]
+            both = present[x] & present[y]
+            given, wanted, component = z[x][both], z[y][both], self._components(batch.target)[both]
+            estimator, entropy = self.estimators[name], self.entropies[name]
             assert isinstance(estimator, Gaussian)
-            found["likelihood"].append(-estimator(given.detach(), wanted.detach()).mean())
-            found["bound"].append(-self.beta * estimator.held(given, wanted).mean())
-            entropy = self.entropies[name](wanted, self._components(batch.target)[both])
-            if entropy is not None:
-                found["bound"].append(-self.beta * entropy)
+            assert isinstance(entropy, Entropy)
+            if len(given):
+                found["likelihood"].append(-estimator(given.detach(), wanted.detach()).mean())
+                found["bound"].append(-self.beta * estimator.held(given, wanted).mean())
+            if (spread := entropy(wanted, component)) is not None:
+                found["bound"].append(-self.beta * spread)
+            if self.training:
+                entropy.remember(wanted, component)
         for name, predictor in self.predictors.items():
-            if name in present and bool(present[name].any()):
+            if bool(present[name].any()):
                 guess = predictor(output.extra["fusion"].to(dtype)[present[name]])
                 found["cpc"].append(self.alpha * contrast(z[name][present[name]], guess))
         return {name: torch.stack(parts).sum() for name, parts in found.items() if parts}
