@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
 from equipoise.functional import cmd, orthogonality_loss, reconstruction_loss
-from equipoise.layers import Normaliser, Sequence, masked_last, masked_mean, run_packed
+from equipoise.layers import Normaliser, Sequence
 from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.models._utterance import UtteranceEncoder
 from equipoise.models.output import Output
 
 
@@ -130,7 +131,10 @@ class MISA(nn.Module):
         )
         count = len(self.dims)
         self.encoders = nn.ModuleDict(
-            {name: _Encoder(dim, hidden, recurrent=name != "text" or recurrent_text) for name, dim in self.dims.items()}
+            {
+                name: UtteranceEncoder(dim, hidden, recurrent=name != "text" or recurrent_text)
+                for name, dim in self.dims.items()
+            }
         )
         self.private = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in self.dims})
         self.shared = nn.Linear(hidden, hidden)
@@ -231,30 +235,3 @@ class MISA(nn.Module):
         ]
         reversed_ = 2 * vectors.detach() - vectors
         return F.cross_entropy(self.discriminator(reversed_), torch.cat(labels))
-
-
-class _Encoder(nn.Module):
-    """A sequence to one vector, ``[B, T, d]`` to ``[B, hidden]``."""
-
-    def __init__(self, dim: int, hidden: int, *, recurrent: bool) -> None:
-        super().__init__()
-        self.first = nn.LSTM(dim, dim, batch_first=True, bidirectional=True) if recurrent else None
-        self.norm = nn.LayerNorm(2 * dim) if recurrent else None
-        self.second = nn.LSTM(2 * dim, dim, batch_first=True, bidirectional=True) if recurrent else None
-        self.project = nn.Sequential(nn.Linear(4 * dim if recurrent else dim, hidden), nn.ReLU(), nn.LayerNorm(hidden))
-
-    def forward(self, x: Sequence) -> Tensor:
-        if self.first is None or self.norm is None or self.second is None:
-            utterance = masked_mean(x.values, x.mask)
-        else:
-            low = run_packed(self.first, x)
-            high = run_packed(self.second, Sequence(self.norm(low.values), x.mask))
-            utterance = torch.cat([_ends(low), _ends(high)], dim=1)
-        projected: Tensor = self.project(utterance)
-        return projected
-
-
-def _ends(x: Sequence) -> Tensor:
-    """The last state of each direction, ``[B, T, 2 d]`` to ``[B, 2 d]``: the backward one ends at the first frame."""
-    forward, backward = x.values.chunk(2, dim=-1)
-    return torch.cat([masked_last(forward, x.mask), masked_last(backward.flip(1), x.mask.flip(1))], dim=1)
