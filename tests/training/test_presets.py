@@ -24,6 +24,7 @@ NARROW: dict[str, dict[str, Any]] = {  # what would take long on a processor: th
     "agm-ur-funny": {"model.hidden": 16, "model.layers": 1},
     **{name: {"model.maxout": [8, 4]} for name in ("agm-av-mnist-early", "agm-crema-d-early")},
     "agm-ur-funny-early": {"model.hidden": 16, "model.layers": 1, "model.maxout": [8, 4]},
+    "agm-mosei": {"model.hidden": 16, "model.layers": 2, "model.feed_forward": 16},
     "glomo-cherma": {"model.layers": 1, "model.feed_forward": 32},
     "glomo-mosei": {"model.layers": 1, "model.feed_forward": 32},
     "glomo-mustard": {"model.layers": 1, "model.feed_forward": 32},

@@ -42,6 +42,7 @@ PRESETS: dict[str, Preset] = {
     "agm-crema-d-early": Preset("AGM", "crema-d"),
     "agm-ur-funny": Preset("AGM", "ur-funny-v2"),
     "agm-ur-funny-early": Preset("AGM", "ur-funny-v2"),
+    "agm-mosei": Preset("AGM", "mosei-binary"),
     "agm-ave": Preset("AGM", "ave"),
     "agm-kinetics-sounds": Preset("AGM", "kinetics-sounds"),
     "agm-kinetics-sounds-film": Preset("AGM", "kinetics-sounds"),
