@@ -19,9 +19,10 @@ def run_packed(rnn: nn.GRU | nn.LSTM, x: Sequence) -> Sequence:
         Values ``[B, T, h]`` with zeros in padded frames, and the mask of ``x``
     """
     x = x.cleared()
-    # Real frames first: packing needs them contiguous, and a mask may have holes.
-    order = (~x.mask).to(torch.uint8).argsort(dim=1, stable=True)
-    compact = x.values.gather(1, order.unsqueeze(-1).expand_as(x.values))
+    compact, order = x.values, None
+    if bool((x.mask[:, 1:] & ~x.mask[:, :-1]).any()):  # packing needs the real frames contiguous, at the start
+        order = (~x.mask).to(torch.uint8).argsort(dim=1, stable=True)
+        compact = compact.gather(1, order.unsqueeze(-1).expand_as(compact))
     # A packed sequence cannot be empty: a sample without frames runs over one zero frame, cleared again below.
     lengths = x.mask.sum(dim=1).clamp(min=1).cpu()
     if compact.device.type == "cpu":
@@ -30,8 +31,9 @@ def run_packed(rnn: nn.GRU | nn.LSTM, x: Sequence) -> Sequence:
     with torch.autocast("cpu", enabled=False):
         packed = pack_padded_sequence(compact, lengths, batch_first=True, enforce_sorted=False)
         out, _ = pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.mask.shape[1])
-    back = order.argsort(dim=1).unsqueeze(-1).expand_as(out)
-    return Sequence(out.gather(1, back), x.mask).cleared()
+    if order is not None:
+        out = out.gather(1, order.argsort(dim=1).unsqueeze(-1).expand_as(out))
+    return Sequence(out, x.mask).cleared()
 
 
 class GRUEncoder(nn.Module):
