@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from equipoise.core import Batch
 from equipoise.models import (
     BBFN,
+    BIMHA,
     CMIB,
     CPSL,
     ICCN,
@@ -150,6 +151,10 @@ def _iccn(**fixed: Any) -> Build:
     return lambda **given: ICCN(**{"dims": DIMS, **small, **fixed, **given})
 
 
+def _bimha(**fixed: Any) -> Build:
+    return lambda **given: BIMHA(**{"dims": DIMS, "hidden": 4, "pair_hidden": 8, "heads": 2, **fixed, **given})
+
+
 BUILDS: dict[str, Build] = {
     "late-gru": _late(),
     "late-transformer": _late(encoder="transformer"),
@@ -215,6 +220,8 @@ BUILDS: dict[str, Build] = {
     "cmib-late-mean": _cmib(variant="late", pool="mean"),
     "iccn": _iccn(),
     "iccn-uncorrelated": _iccn(lambda_cca=0.0, kernel=1),
+    "bimha": _bimha(),
+    "bimha-no-attention": _bimha(attention=False),
 }
 
 

@@ -5,6 +5,7 @@ from torch import nn
 from equipoise.models._arguments import keep_arguments
 from equipoise.models.ags_smoe import AGSSMoE
 from equipoise.models.bbfn import BBFN
+from equipoise.models.bimha import BIMHA
 from equipoise.models.cmib import CMIB
 from equipoise.models.cpsl import CPSL
 from equipoise.models.cubemlp import CubeMLP
@@ -50,6 +51,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "MFM": MFM,
     "CMIB": CMIB,
     "ICCN": ICCN,
+    "BIMHA": BIMHA,
 }
 
 for _kind in MODELS.values():
@@ -57,8 +59,10 @@ for _kind in MODELS.values():
 
 __all__ = [
     "BBFN",
+    "BIMHA",
     "CMIB",
     "CPSL",
+    "ICCN",
     "LMF",
     "MAGBERT",
     "MFM",
@@ -66,7 +70,6 @@ __all__ = [
     "MISA",
     "MMIM",
     "MODELS",
-    "ICCN",
     "PSP",
     "TBJE",
     "TFN",
