@@ -72,6 +72,11 @@ def _psp(**fixed: Any) -> Build:
     return lambda **given: PSP(**{"dims": DIMS, "hidden": 4, "classifier_hidden": 8, **fixed, **given})
 
 
+def _maps(build: Build) -> Build:
+    """Segments of vision as maps of two positions."""
+    return lambda **given: build(**{"maps": {"vision": 2} if "vision" in given.get("dims", DIMS) else {}, **given})
+
+
 def _tbje(**fixed: Any) -> Build:
     small = {"dims": DIMS, "hidden": 8, "heads": 2, "layers": 2, "feed_forward": 8, "glimpses": 9}
     return lambda **given: TBJE(**{**small, **fixed, **given})
@@ -171,6 +176,7 @@ BUILDS: dict[str, Build] = {
     "film-pool-not-residual": _film(encoder="pool", residual=False),
     "film-images": _images(_film()),
     "psp": _psp(),
+    "psp-maps": _maps(_psp()),
     "psp-all-pairs-plain-mean": _psp(threshold=0, weighted=False, lambda_pair=100),
     "tbje": _tbje(),
     "tbje-few-glimpses": _tbje(glimpses=2, layers=3),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,36 @@ def test_the_pair_loss_is_the_mean_over_samples_with_a_pair() -> None:
     assert _psp().losses(output, mixed) == {}
 
 
+def _attended(layer: Any, maps: Tensor, guide: Tensor) -> Tensor:
+    """A segment's positions, one by one, ``[P, C]`` and ``[g]`` to ``[C]``."""
+    told = layer.guide_map.weight @ (layer.guide.weight @ guide + layer.guide.bias).clamp(min=0)
+    scores = []
+    for p, vector in enumerate(maps):
+        content = layer.own_map.weight @ (layer.own.weight @ vector + layer.own.bias).clamp(min=0) + told[p]
+        scores.append(layer.score.weight[0] @ content.tanh())
+    weights = torch.stack(scores).exp()
+    return (weights / weights.sum()) @ maps
+
+
+def test_a_map_is_attended_to_with_the_ears_of_audio() -> None:
+    lengths, dims = {"audio": (3, 4), "vision": (3, 4)}, {"audio": 3, "vision": 6}
+    model, batch = _psp(dims=dims, outputs=2, maps={"vision": 2}), make_batch(lengths, dims)
+    encoders: Any = model.encoders
+    guide = encoders["audio"].project(batch.inputs["audio"])
+    vectors = torch.zeros(2, 4, 2, dtype=torch.float64)
+    for row, length in enumerate(lengths["vision"]):
+        for t in range(length):
+            maps = batch.inputs["vision"][row, t].reshape(3, 2)
+            vectors[row, t] = _attended(encoders["vision"].attention, maps, guide[row, t])
+    plain = _psp(dims={"audio": 3, "vision": 2}, outputs=2)
+    plain.load_state_dict(model.state_dict() | plain.normaliser.state_dict(prefix="normaliser."), strict=False)
+    expected = plain(replace(batch, inputs={**batch.inputs, "vision": vectors}))
+    torch.testing.assert_close(model(batch).logits, expected.logits)
+    torch.testing.assert_close(model(batch).features["vision"], expected.features["vision"])
+    deaf = model(batch.only(["vision"])).features["vision"]
+    assert not torch.allclose(deaf, expected.features["vision"])
+
+
 @pytest.mark.parametrize(
     ("dims", "given"),
     [({"audio": 128, "vision": 512}, {"outputs": 28}), ({"text": 768, "audio": 74, "vision": 47}, {"weighted": False})],
@@ -131,6 +162,20 @@ def test_parameters_are_those_counted_by_hand(dims: dict[str, int], given: dict[
     for d in dims.values():
         expected += d * 256 + 256 * 128 + 2 * 4 * (128 * 128 + 128 * 128 + 2 * 128) + 3 * 256 * 256
     assert sum(p.numel() for p in model.parameters()) == expected
+
+
+def test_parameters_of_the_attention_over_a_map() -> None:
+    vectors, maps = {"audio": 128, "vision": 512}, {"audio": 128, "vision": 49 * 512}
+    with torch.device("meta"):
+        plain = sum(p.numel() for p in PSP(dims=vectors).parameters())
+        guided = sum(p.numel() for p in PSP(dims=maps, maps={"vision": 512}).parameters())
+    assert guided - plain == (512 * 512 + 512) + (128 * 512 + 512) + 2 * 512 * 49 + 49
+
+
+@pytest.mark.parametrize("maps", [{"pose": 2}, {"vision": 3}, {"vision": 0}])
+def test_maps_that_do_not_fit_are_refused(maps: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"`maps` should name modalities and a number of channels .* Found '\w+': \d"):
+        _psp(maps=maps)
 
 
 @pytest.mark.parametrize("name", ["threshold", "lambda_pair"])

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations
 from math import sqrt
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
 from equipoise.layers import Normaliser, Sequence, aligned, masked_mean, run_packed
 from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.models._psp import TINY, SegmentEncoder, checked_maps, drawn, unevenness
 from equipoise.models.output import Output
-
-_TINY = 1e-8  # as in the released code: a segment that resembles nothing takes nothing
 
 
 class PSP(nn.Module):
@@ -53,8 +51,12 @@ class PSP(nn.Module):
     correspond to be compared; for the mean, a modality with fewer segments than another is brought to its steps in
     proportion (:func:`equipoise.layers.aligned`). What a sample lacks is left out of sums and means.
 
-    The released code attends over a map of 7 x 7 features a video segment, guided by audio, before all this; here
-    a segment is a vector. For labels of segments it adds a loss on the cosine of $p_a$ and $p_v$ in each,
+    Where a segment is a map of positions, as 7 x 7 of AVE's video, attention guided by the guide's $W'W s$ makes it a
+    vector first: ``maps``. The guide is audio, or else the first modality without a map; positions come first in a
+    flattened map, then channels. Such attention belongs to the encoder of the map, but runs in ``fuse``, since it
+    needs both: methods that ask for subsets of modalities then run the LSTMs once a subset.
+
+    For labels of segments the released code adds a loss on the cosine of $p_a$ and $p_v$ in each,
 
     $$\lambda \operatorname{mean}_t (g_t - q_t)^2, \qquad g = \frac{\mathrm{relu}(\cos)}{\sum_t \mathrm{relu}(\cos_t)}$$
 
@@ -70,6 +72,7 @@ class PSP(nn.Module):
         dropout: while training.
         weighted: False for the plain mean over segments.
         lambda_pair: weight of the pair similarity loss.
+        maps: ``{m: C}``, the modalities whose segments are maps of C channels, 512 for AVE's video.
         text_encoder: reads ``text`` as token ids, ``(tokens [B, T], mask [B, T]) -> [B, T, dim]``, such as
             :class:`equipoise.layers.TextEncoder`.
 
@@ -88,6 +91,7 @@ class PSP(nn.Module):
         dropout: float = 0.1,
         weighted: bool = True,
         lambda_pair: float = 0.0,
+        maps: Mapping[str, int] | None = None,
         text_encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -103,28 +107,38 @@ class PSP(nn.Module):
             {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
         )
         width = 2 * hidden
-        self.encoders = nn.ModuleDict({name: _Encoder(dim, hidden) for name, dim in self.dims.items()})
+        self.maps = checked_maps(maps or {}, self.dims)
+        plain = [name for name in self.dims if name not in self.maps]
+        self.guide = "audio" if "audio" in plain else next(iter(plain), None)
+        guided = self.guide is not None
+        self.encoders = nn.ModuleDict(
+            {
+                name: SegmentEncoder(dim, hidden, channels=self.maps.get(name), guided=guided)
+                for name, dim in self.dims.items()
+            }
+        )
         alone = len(self.dims) == 1
-        self.keys = nn.ModuleDict({} if alone else {name: _linear(width, width) for name in self.dims})
-        self.values = nn.ModuleDict({} if alone else {name: _linear(width, width) for name in self.dims})
-        self.outs = nn.ModuleDict({name: _linear(width, width) for name in self.dims})
+        self.keys = nn.ModuleDict({} if alone else {name: drawn(width, width) for name in self.dims})
+        self.values = nn.ModuleDict({} if alone else {name: drawn(width, width) for name in self.dims})
+        self.outs = nn.ModuleDict({name: drawn(width, width) for name in self.dims})
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.drop = nn.Dropout(dropout)
-        self.classifier = nn.Sequential(
-            _linear(width, classifier_hidden), nn.ReLU(), _linear(classifier_hidden, outputs)
-        )
+        self.classifier = nn.Sequential(drawn(width, classifier_hidden), nn.ReLU(), drawn(classifier_hidden, outputs))
         self.weight = nn.Linear(outputs, 1, bias=False) if weighted else None
 
     def encode(self, batch: Batch) -> dict[str, Sequence]:
-        """``{m: x_m [B, T, d]}`` with masks, for the modalities that the batch holds; the others are absent."""
+        """``{m: x_m [B, T, d]}`` with masks, for the modalities that the batch holds; the others are absent.
+
+        With ``maps`` it ends before the attention: a map as it is, others as their linear layers leave them.
+        """
         found = sequences(batch, self.dims, self.normaliser, self.text_encoder)
-        return {name: self.encoders[name](sequence) for name, sequence in found.items()}
+        if not self.maps:
+            return {name: self.encoders[name](x) for name, x in found.items()}
+        return {name: x if name in self.maps else self._encoder(name).projected(x) for name, x in found.items()}
 
     def fuse(self, encoded: Mapping[str, Sequence]) -> Output:
         """Segments of any of the modalities to a prediction; an absent one counts as one that every sample lacks."""
-        some = next(iter(encoded.values()))
-        silent = Sequence(torch.zeros_like(some.values[:, :1]), torch.zeros_like(some.mask[:, :1]))
-        streams = {name: encoded.get(name, silent) for name in self.dims}
+        streams = self._streams(encoded)
         length = torch.stack([x.mask.sum(dim=1) for x in streams.values()]).amax(dim=0)
         longest = max(x.mask.shape[1] for x in streams.values())
         steps = torch.arange(longest, device=length.device) < length.unsqueeze(1)
@@ -134,7 +148,7 @@ class PSP(nn.Module):
         scores = self.classifier(fused)
         if self.weight is not None:
             scores = scores * self.weight(scores).relu().sigmoid()
-        extra = {"scores": scores.masked_fill(~steps.unsqueeze(-1), 0), "unevenness": _unevenness(heard)}
+        extra = {"scores": scores.masked_fill(~steps.unsqueeze(-1), 0), "unevenness": unevenness(heard)}
         features = {name: masked_mean(x.values, x.mask) for name, x in streams.items()}
         return Output(squeezed(masked_mean(scores, steps)), None, features, extra)
 
@@ -152,13 +166,28 @@ class PSP(nn.Module):
         return {"pair": self.lambda_pair * output.extra["unevenness"].sum() / paired.sum().clamp(min=1)}
 
     def modalities(self, stage: str = "encoders") -> Modalities:
-        """What is balanced: each modality's linear layers and LSTM, text's with the text encoder."""
+        """What is balanced: each modality's attention, linear layers and LSTM; text's with the text encoder."""
         if stage != "encoders":
             raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
         groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
         if self.text_encoder is not None:
             groups["text"].append(self.text_encoder)
         return Modalities(**groups)
+
+    def _encoder(self, name: str) -> SegmentEncoder:
+        return cast(SegmentEncoder, self.encoders[name])
+
+    def _streams(self, encoded: Mapping[str, Sequence]) -> dict[str, Sequence]:
+        """What the LSTMs say, ``{m: [B, T, d]}``; of an absent modality one segment that is not real."""
+        found = dict(encoded)
+        if self.maps:
+            guide = None if self.guide is None else encoded.get(self.guide)
+            for name, x in encoded.items():
+                encoder = self._encoder(name)
+                found[name] = encoder(x, guide) if name in self.maps else run_packed(encoder.lstm, x)
+        some = next(iter(found.values()))
+        silent = Sequence(torch.zeros_like(some.values[:, :1]), torch.zeros_like(some.mask[:, :1]))
+        return {name: found.get(name, silent) for name in self.dims}
 
     def _propagated(self, streams: Mapping[str, Sequence]) -> dict[str, Sequence]:
         keys = {name: self.drop(key(streams[name].values).relu()) for name, key in self.keys.items()}
@@ -172,18 +201,6 @@ class PSP(nn.Module):
             out = self.norm(self.drop(self.outs[name](taken).relu()))
             propagated[name] = Sequence(out, x.mask).cleared()
         return propagated
-
-
-class _Encoder(nn.Module):
-    """Two linear layers and a bidirectional LSTM over the real segments."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.project = nn.Sequential(nn.Linear(dim, 2 * hidden, bias=False), nn.Linear(2 * hidden, hidden, bias=False))
-        self.lstm = nn.LSTM(hidden, hidden, batch_first=True, bidirectional=True)
-
-    def forward(self, x: Sequence) -> Sequence:
-        return run_packed(self.lstm, Sequence(self.project(x.values), x.mask))
 
 
 def positive_pairs(queries: Tensor, keys: Tensor, mask: Tensor, threshold: float) -> Tensor:
@@ -201,27 +218,7 @@ def positive_pairs(queries: Tensor, keys: Tensor, mask: Tensor, threshold: float
     """
     similar = (queries @ keys.transpose(1, 2) / sqrt(keys.shape[-1])).relu()
     similar = similar.masked_fill(~mask.unsqueeze(1), 0)
-    shares = similar / (similar.sum(dim=-1, keepdim=True) + _TINY)
+    shares = similar / (similar.sum(dim=-1, keepdim=True) + TINY)
     equal = 1 / mask.sum(dim=1).clamp(min=1).to(shares.dtype)
     kept = shares * (shares > threshold * equal[:, None, None])
-    return kept / (kept.sum(dim=-1, keepdim=True) + _TINY)
-
-
-def _unevenness(heard: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
-    """``[B]``, how far the shares of cosine similarity are from equal, the mean over pairs; 0 without a pair."""
-    some, _ = next(iter(heard.values()))
-    total, pairs = some.new_zeros(len(some)), some.new_zeros(len(some))
-    for (a, spoken_a), (b, spoken_b) in combinations(heard.values(), 2):
-        both = spoken_a & spoken_b
-        cosine = F.cosine_similarity(a, b, dim=-1).relu().masked_fill(~both, 0)
-        shares = cosine / (cosine.sum(dim=1, keepdim=True) + _TINY)
-        length = both.sum(dim=1, keepdim=True).clamp(min=1).to(shares.dtype)
-        total = total + ((shares - 1 / length).square() * both).sum(dim=1) / length.squeeze(1)
-        pairs = pairs + both.any(dim=1)
-    return total / pairs.clamp(min=1)
-
-
-def _linear(width: int, out: int) -> nn.Linear:
-    layer = nn.Linear(width, out, bias=False)
-    nn.init.xavier_uniform_(layer.weight)
-    return layer
+    return kept / (kept.sum(dim=-1, keepdim=True) + TINY)
