@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.cli.arguments import nearest
 from equipoise.cli.console import add_json_flag, print_json, print_table
+from equipoise.cli.saved import is_saved_model, score_saved
 
 if TYPE_CHECKING:
-    from equipoise.data import Manifest
+    from equipoise.data import Dataset, Manifest
+    from equipoise.training.model_info import ModelInfo
+    from equipoise.training.run import TrainedRun
 
 EXAMPLES = """\
 examples:
   equipoise evaluate runs/mosi-AGSSMoE-ags
   equipoise evaluate runs/mosi-AGSSMoE-ags --split valid
-  equipoise evaluate runs/mosi-AGSSMoE-ags --drop audio vision"""
+  equipoise evaluate runs/mosi-AGSSMoE-ags --drop audio vision
+  equipoise evaluate models/mosi-ags --data data/mosi"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Score the model of a run directory, with 95 % bootstrap intervals over samples.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="what `equipoise train` wrote, for one seed or several")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="what `equipoise train` or `equipoise export` wrote")
     parser.add_argument("--data", metavar="DIR", help="another dataset like it (the one of its training)")
     parser.add_argument("--split", default="test", metavar="NAME", help="train, valid or test (test)")
     parser.add_argument("--drop", nargs="+", default=[], metavar="MODALITY", help="modalities to do without")
@@ -41,7 +45,11 @@ def run(args: argparse.Namespace) -> int:
     from equipoise.report.results import result_table
     from equipoise.report.runs import run_folders
 
-    results = [score(folder, args.data, args.split, args.drop) for folder in run_folders(args.run_dir)]
+    given = (args.data, args.split, args.drop)
+    if is_saved_model(Path(args.run_dir)):
+        results = [score_saved(Path(args.run_dir), *given)]
+    else:
+        results = [score(folder, *given) for folder in run_folders(args.run_dir)]
     if args.json:
         print_json({"run": args.run_dir, "results": results})
     else:
@@ -58,18 +66,9 @@ def score(folder: Path, data: str | None, split: str, drop: Sequence[str]) -> di
     """
     from equipoise.report.runs import read_json
     from equipoise.training.evaluate import evaluate
-    from equipoise.training.prepare import open_dataset
     from equipoise.training.results import dataset_report, test_report
-    from equipoise.training.run import load_run
 
-    try:
-        trained = load_run(folder)
-        dataset = trained.dataset if data is None else open_dataset(data, trained.config.text)
-    except FileNotFoundError:
-        if data is None:
-            raise
-        trained = load_run(folder, data)  # the dataset was moved; what is there now has to fit the model
-        dataset = trained.dataset
+    trained, dataset = open_run(folder, data)
     kept = without(trained.modalities, drop)
     check_fit(trained.dataset.manifest, dataset.manifest, kept)
     rows = dataset.split(split)
@@ -88,6 +87,26 @@ def score(folder: Path, data: str | None, split: str, drop: Sequence[str]) -> di
     }
 
 
+def open_run(folder: Path, data: str | None) -> tuple[TrainedRun, Dataset]:
+    """A finished run, and the dataset to score it on: its own, or the one at ``data``.
+
+    Raises:
+        FileNotFoundError: no run, or no dataset.
+        ValueError: a run that has not finished, or data that do not fit it.
+    """
+    from equipoise.training.prepare import open_dataset
+    from equipoise.training.run import load_run
+
+    try:
+        trained = load_run(folder)
+        return trained, trained.dataset if data is None else open_dataset(data, trained.config.text)
+    except FileNotFoundError:
+        if data is None:
+            raise
+        trained = load_run(folder, data)  # the dataset was moved; what is there now has to fit the model
+        return trained, trained.dataset
+
+
 def without(names: Sequence[str], drop: Sequence[str]) -> tuple[str, ...]:
     """The modalities left.
 
@@ -103,7 +122,7 @@ def without(names: Sequence[str], drop: Sequence[str]) -> tuple[str, ...]:
     return kept
 
 
-def check_fit(trained: Manifest, found: Manifest, names: Sequence[str]) -> None:
+def check_fit(trained: Manifest | ModelInfo, found: Manifest, names: Sequence[str]) -> None:
     """Refuse data that the model can't read.
 
     Raises:
@@ -116,7 +135,7 @@ def check_fit(trained: Manifest, found: Manifest, names: Sequence[str]) -> None:
         ours, theirs = trained.modalities[name].dim, found.modalities[name].dim
         if ours != theirs:
             raise ValueError(f"Modality {name} should be {ours} wide, as in training. Found {theirs}.")
-    kinds = [(manifest.task, manifest.labels.outputs) for manifest in (trained, found)]
+    kinds = [(each.labels.kind, each.labels.outputs) for each in (trained, found)]
     if kinds[0] != kinds[1]:
         expected, other = (f"{task} with {outputs} outputs" for task, outputs in kinds)
         raise ValueError(f"Parameter `--data` should have labels for {expected}, as in training. Found {other}.")

@@ -12,6 +12,7 @@ from torch import Tensor
 from equipoise.layers import TextEncoder, find_text_model
 from equipoise.layers.resnet import ResNetEncoder
 from equipoise.training.checkpoint import own_copies
+from equipoise.training.files import write_durably
 
 WEIGHTS = "model.safetensors"
 _KEPT = (".json", ".txt", ".model")  # the config, and tokenizers of every kind
@@ -59,4 +60,4 @@ def write_image_encoder(folder: Path, encoder: ResNetEncoder, tensors: Mapping[s
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, marked as torch's, as Transformers does."""
-    safetensors.torch.save_file(own_copies(tensors), path, metadata={"format": "pt"})
+    write_durably(path, safetensors.torch.save(own_copies(tensors), metadata={"format": "pt"}))

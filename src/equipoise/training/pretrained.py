@@ -50,9 +50,7 @@ def save_pretrained(
         ValueError: another class of model, arguments that JSON can't hold, or an ``info`` of another model.
     """
     folder = Path(folder)
-    if folder.exists() and not (overwrite and is_pretrained(folder)):
-        do = "give another one" if not is_pretrained(folder) else "replace it (`overwrite`) or give another one"
-        raise FileExistsError(f"{folder} is there already: {do}.")
+    check_target(folder, overwrite=overwrite)
     config, tensors = make_model_config(model, info), model.state_dict()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.writing")
@@ -113,6 +111,17 @@ def from_pretrained(name_or_path: str | Path, *, revision: str | None = None) ->
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"The weights in {folder} are not those of its {name}: {reason}") from None
     return model.eval(), info
+
+
+def check_target(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to write over anything but a saved model, and over that unless asked.
+
+    Raises:
+        FileExistsError: there is something.
+    """
+    if folder.exists() and not (overwrite and is_pretrained(folder)):
+        do = "replace it (`overwrite`) or give another one" if is_pretrained(folder) else "give another one"
+        raise FileExistsError(f"{folder} is there already: {do}.")
 
 
 def find_pretrained(name_or_path: str | Path, revision: str | None = None) -> Path:
