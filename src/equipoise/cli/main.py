@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "train a plain and a balanced model on built-in synthetic data and compare them",
     "train": "train a model on a dataset, for one seed or several",
     "evaluate": "score a finished run on a split, with or without some modalities",
+    "export": "save a trained model with its model card, ready to publish",
     "data": "import, generate, describe, verify and split datasets",
     "list": "names of presets, models, balancers, metrics, dataset formats and shapes",
 }
@@ -36,7 +37,7 @@ HINTS = {
 }
 WORKBENCH = frozenset(
     {
-        *("accelerate", "h5py", "matplotlib", "numpy", "pydantic", "rich"),
+        *("accelerate", "h5py", "huggingface_hub", "matplotlib", "numpy", "pydantic", "rich"),
         *("safetensors", "tensorboard", "torchmetrics", "transformers", "yaml"),
     }
 )
