@@ -135,6 +135,13 @@ def test_synthetic_data_are_marked_at_the_top_and_in_the_metadata() -> None:
     assert "synthetic" not in card()
 
 
+def test_what_training_dropped_decides_what_is_claimed_of_missing_modalities() -> None:
+    line = "No modality was dropped in training"
+    assert line in card()
+    dropping = make_config({"data": "films", "model": "LMF", "train": {"drop_modalities": 0.3}})
+    assert line not in card(config=dropping)
+
+
 def test_one_seed_claims_no_spread() -> None:
     text = card(seeds=1)
     assert "±" not in text

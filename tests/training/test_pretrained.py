@@ -17,7 +17,7 @@ from torch import nn
 from equipoise.data import Dataset
 from equipoise.data.manifest import LabelInfo, ModalityInfo
 from equipoise.layers import TextEncoder, weights_sha256
-from equipoise.models import LMF, TFN, LateFusion, Output
+from equipoise.models import LMF, TFN, LateFusion, Output, SelfMM
 from equipoise.training.config import TextConfig
 from equipoise.training.model_config import is_pretrained
 from equipoise.training.model_info import ModelInfo, TextInfo, describe
@@ -393,3 +393,16 @@ def test_a_pretrained_image_encoder_comes_along(tmp_path: Path) -> None:
     assert str(tmp_path) not in (tmp_path / "elsewhere" / "config.json").read_text()
     again, _ = from_pretrained(save_pretrained(loaded, tmp_path / "again", surroundings))
     assert_same(again(batch), model(batch))
+
+
+def test_what_a_model_learned_of_its_training_samples_loads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = SelfMM(dims=DIMS).train()
+    batch = make_batch(dtype=torch.float32)
+    model.losses(model(batch), batch)
+    assert len(model.labels.targets) == len(batch)
+    save_pretrained(model.eval(), tmp_path / "saved", info())
+    loaded, _ = from_pretrained(tmp_path / "saved")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name].nan_to_num(), tensor.nan_to_num()), name
+    assert_same(loaded(batch), model(batch))

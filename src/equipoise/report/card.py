@@ -48,7 +48,7 @@ def model_card(
             *_results(info, results),
             *_contributions(found),
             *_training(config, results[0]),
-            *_limits(info),
+            *_limits(info, config),
         ]
     )
     card = ModelCard(f"---\n{card_metadata(info, results, license)}\n---\n\n{body}")
@@ -154,11 +154,13 @@ def _training(config: RunConfig, first: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _limits(info: ModelInfo) -> list[str]:
+def _limits(info: ModelInfo, config: RunConfig) -> list[str]:
     lines = [
         "- The figures hold for features made as above. With other extractors nothing is known.",
         "- Spread is over seeds of the training alone: data, splits and features were the same.",
     ]
+    if len(info.modalities) > 1 and not config.train.drop_modalities:
+        lines.append("- No modality was dropped in training: with one missing, it is given what it may never have met.")
     if info.text is not None:
         lines.append("- The text encoder inside comes under its own licence.")
     if info.synthetic:
