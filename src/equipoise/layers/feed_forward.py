@@ -22,6 +22,6 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., d]`` to ``[..., d]``."""
-        # Dropout and ReLU may change places; this way round the backward pass keeps one copy of the wide tensor, not two.
+        # Dropout and ReLU may change places; this way round the backward pass keeps the wide tensor once, not twice.
         out: Tensor = self.down(self.drop(self.up(x)).relu())
         return out

@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equipoise.layers.packed_tokens import pack_tokens
+
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+_PACKABLE = ("bert", "roberta", "xlm-roberta", "camembert")  # take positions, and a mask for each pair of tokens
 
 
 class TextEncoder(nn.Module):
@@ -60,11 +63,26 @@ class TextEncoder(nn.Module):
         return self.last_layers(tokens, mask, 1)[0]
 
     def last_layers(self, tokens: Tensor, mask: Tensor, count: int) -> tuple[Tensor, ...]:
-        """The vectors after each of the last ``count`` layers, ``[B, T, d]`` each, the last layer's first."""
-        tokens = self._checked(tokens, mask)
+        """The vectors after each of the last ``count`` layers, ``[B, T, d]`` each, the last layer's first.
+
+        Short texts share rows, where that saves a quarter of the tokens or more (:func:`pack_tokens`).
+        """
+        tokens, attended = self._checked(tokens, mask), _attended(mask)
+        given: dict[str, Tensor] = {"input_ids": tokens, "attention_mask": attended}
+        packed = None
+        if self._packs():
+            packed = pack_tokens(tokens, attended)
+            positions = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+            if packed is not None:
+                given, positions = {"input_ids": packed.tokens, "attention_mask": packed.allowed}, packed.positions
+            # RoBERTa counts from behind its padding index and, left alone, over the words that are there only.
+            config = self.model.config
+            given["position_ids"] = positions + (0 if config.model_type == "bert" else config.pad_token_id + 1)
         with self._gradients():
-            output = self.model(input_ids=tokens, attention_mask=_attended(mask), output_hidden_states=count > 1)
+            output = self.model(**given, output_hidden_states=count > 1)
         states = (output.last_hidden_state,) if count == 1 else output.hidden_states[: -count - 1 : -1]
+        if packed is not None:
+            return tuple(packed.unpacked(state, mask) for state in states)
         return tuple(state.masked_fill(~mask.unsqueeze(-1), 0) for state in states)
 
     def embed(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -104,6 +122,10 @@ class TextEncoder(nn.Module):
                 f"Found {tokens.shape[1]}: tokenize with a smaller `max_tokens`."
             )
         return tokens.masked_fill(~mask, self.model.config.pad_token_id or 0)
+
+    def _packs(self) -> bool:
+        config = self.model.config
+        return config.model_type in _PACKABLE and getattr(config, "_attn_implementation", None) == "sdpa"
 
     def _gradients(self) -> torch.set_grad_enabled:
         return torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable)
