@@ -38,7 +38,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str], arguments:
     assert main(arguments) == 0
     out = capsys.readouterr().out
     for name, summary in COMMANDS.items():
-        assert f"  {name:<10}{summary}" in out
+        assert f"  {name:<12}{summary}" in out
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "train a plain and a balanced model on built-in synthetic data and compare them",
     "train": "train a model on a dataset, for one seed or several",
     "evaluate": "score a finished run on a split, with or without some modalities",
+    "robustness": "score finished runs on missing modalities, missing frames and noise",
     "export": "save a trained model with its model card, ready to publish",
     "data": "import, generate, describe, verify and split datasets",
     "list": "names of presets, models, balancers, metrics, dataset formats and shapes",
@@ -124,7 +125,7 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10}{summary}" for name, summary in COMMANDS.items()]
+    lines = [f"  {name:<12}{summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
             "usage: equipoise COMMAND ...   (`equipoise COMMAND --help` explains one)",

@@ -1,4 +1,4 @@
-"""Progress of a training on standard error: a bar on a terminal; elsewhere a plain line every five seconds."""
+"""Progress on standard error: a bar on a terminal; elsewhere a plain line every five seconds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from equipoise.report.tables import cell_text
 
@@ -15,13 +15,21 @@ SECONDS_BETWEEN_LINES = 5.0
 Callback = Callable[[int, int, "Row | None"], None]
 
 
+def training_progress(runs: int, select: str | None = None) -> AbstractContextManager[Callable[[str], Callback]]:
+    """Show the progress of several trainings; ``select`` is the validation metric to show beside the loss.
+
+    None shows the first there is.
+    """
+    return progress(runs, lambda row: _status(row, select))
+
+
 @contextmanager
-def training_progress(runs: int, select: str | None = None) -> Iterator[Callable[[str], Callback]]:
+def progress(runs: int, describe: Callable[[Row], str] = lambda row: "") -> Iterator[Callable[[str], Callback]]:
     """Show the progress of several runs.
 
     Args:
         runs: how many there will be, for the overall bar.
-        select: the validation metric to show beside the loss; None shows the first there is.
+        describe: what to say of a row beside the counts.
 
     Yields:
         A function from the run's name to the callback that `training.run` takes. Only the first of several ranks shows
@@ -31,7 +39,7 @@ def training_progress(runs: int, select: str | None = None) -> Iterator[Callable
         yield lambda name: lambda done, total, row: None
         return
     if not sys.stderr.isatty():
-        yield lambda name: _plain_lines(name, select)
+        yield lambda name: _plain_lines(name, describe)
         return
     from rich.console import Console
     from rich.progress import (
@@ -66,7 +74,7 @@ def training_progress(runs: int, select: str | None = None) -> Iterator[Callable
             def update(done: int, total: int, row: Row | None) -> None:
                 bar.update(current, completed=done, total=total)
                 if row is not None:
-                    bar.update(current, status=_status(row, select))
+                    bar.update(current, status=describe(row))
 
             return update
 
@@ -74,7 +82,7 @@ def training_progress(runs: int, select: str | None = None) -> Iterator[Callable
         yield start
 
 
-def _plain_lines(name: str, select: str | None) -> Callback:
+def _plain_lines(name: str, describe: Callable[[Row], str]) -> Callback:
     due = time.monotonic() + SECONDS_BETWEEN_LINES
 
     def update(done: int, total: int, row: Row | None) -> None:
@@ -82,7 +90,8 @@ def _plain_lines(name: str, select: str | None) -> Callback:
         if row is not None and (done == total or time.monotonic() >= due):
             due = time.monotonic() + SECONDS_BETWEEN_LINES
             with suppress(OSError):  # a terminal that was closed is no reason to stop training
-                print(f"{name}: step {done}/{total}, {_status(row, select)}", file=sys.stderr, flush=True)
+                said = ", ".join([f"{name}: step {done}/{total}", *filter(None, [describe(row)])])
+                print(said, file=sys.stderr, flush=True)
 
     return update
 

@@ -1,42 +1,24 @@
 """Plots of run directories: loss, gradient norm of each modality, each modality's own metric.
 
 Every function takes groups of runs, `{"plain": [run, ...], "balanced": [run, ...]}`, one run a seed, and draws the mean
-over seeds with a band of one standard deviation. Each picture is written twice, as SVG and as PNG. Colors are Okabe and
-Ito's (2008), which readers with any of the common color blindnesses tell apart; curves differ by dashes too.
+over seeds with a band of one standard deviation. Each picture is written twice, as SVG and as PNG.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from equipoise.report.figures import COLORS, DASHES, legend, save, style
 from equipoise.report.runs import Run
 from equipoise.report.tables import spread
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":")
-STYLE: dict[Any, Any] = {
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.labelsize": 11,
-    "legend.fontsize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e3e3e3",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "equipoise",
-}
 MAX_POINTS = 120  # a longer curve of steps is averaged in equal bins, else noise hides the trend
 
 
@@ -47,7 +29,7 @@ def plot_loss(groups: Mapping[str, Sequence[Run]], path: str | Path, *, title: s
         The files written: `path` with the suffixes `.svg` and `.png`.
     """
     _check(groups)
-    with _style():
+    with style():
         figure, panels = _panels(len(groups), title)
         for axes, (name, runs) in zip(panels, groups.items(), strict=True):
             for i, (column, label) in enumerate((("train_loss", "training"), ("valid_loss", "validation"))):
@@ -57,8 +39,8 @@ def plot_loss(groups: Mapping[str, Sequence[Run]], path: str | Path, *, title: s
             axes.set_xlabel("epoch")
             _whole_ticks(axes)
         panels[0].set_ylabel("loss")
-        _legend(figure, panels)
-        return _save(figure, path)
+        legend(figure, panels)
+        return save(figure, path)
 
 
 def plot_norms(groups: Mapping[str, Sequence[Run]], path: str | Path, *, title: str = "Gradient norm") -> list[Path]:
@@ -71,7 +53,7 @@ def plot_norms(groups: Mapping[str, Sequence[Run]], path: str | Path, *, title: 
     """
     _check(groups)
     by_step = all(any(name.startswith("norm/") for name in run.steps) for runs in groups.values() for run in runs)
-    with _style():
+    with style():
         figure, panels = _panels(len(groups), title)
         for axes, (name, runs) in zip(panels, groups.items(), strict=True):
             for i, modality in enumerate(runs[0].modalities):
@@ -90,8 +72,8 @@ def plot_norms(groups: Mapping[str, Sequence[Run]], path: str | Path, *, title: 
             _log_scale(axes)
             _whole_ticks(axes)
         panels[0].set_ylabel("gradient norm (log scale)")
-        _legend(figure, panels)
-        return _save(figure, path)
+        legend(figure, panels)
+        return save(figure, path)
 
 
 def plot_own_accuracy(
@@ -122,7 +104,7 @@ def plot_own_accuracy(
             f"No column `valid/<modality>/{metric}` in {first.path / 'metrics.csv'}: "
             "the model has no head of its own for each modality."
         )
-    with _style():
+    with style():
         figure, panels = _panels(len(names), title)
         for axes, modality in zip(panels, names, strict=True):
             for i, (name, runs) in enumerate(groups.items()):
@@ -134,8 +116,8 @@ def plot_own_accuracy(
             axes.set_xlabel("epoch")
             _whole_ticks(axes)
         panels[0].set_ylabel(f"{metric} (validation)")
-        _legend(figure, panels)
-        return _save(figure, path)
+        legend(figure, panels)
+        return save(figure, path)
 
 
 def _check(groups: Mapping[str, Sequence[Run]]) -> None:
@@ -190,12 +172,6 @@ def _curve(
         axes.fill_between(where, lower, upper, color=color, alpha=0.15, linewidth=0)
 
 
-def _style() -> AbstractContextManager[None]:
-    from matplotlib import rc_context
-
-    return rc_context(STYLE)
-
-
 def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
@@ -218,28 +194,3 @@ def _log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    entries: dict[str, Artist] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    if entries:
-        figure.legend(
-            list(entries.values()),
-            list(entries),
-            loc="outside lower center",
-            ncols=min(4, len(entries)),
-            frameon=False,
-            handlelength=2.8,
-        )
-
-
-def _save(figure: Figure, path: str | Path) -> list[Path]:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    svg, png = target.with_suffix(".svg"), target.with_suffix(".png")
-    figure.savefig(svg, metadata={"Date": None})
-    figure.savefig(png, dpi=150)
-    return [svg, png]

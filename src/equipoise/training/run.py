@@ -273,7 +273,7 @@ def _clear(out: Path) -> None:
     """Remove what an earlier run wrote, and nothing else."""
     for name in (CONFIG, TEST, PREDICTIONS, WATCHED, *TABLES):
         (out / name).unlink(missing_ok=True)
-    for name in ("checkpoint", "tensorboard"):
+    for name in ("checkpoint", "tensorboard", "robustness"):
         shutil.rmtree(out / name, ignore_errors=True)
 
 
