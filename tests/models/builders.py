@@ -25,6 +25,7 @@ from equipoise.models import (
     MMIM,
     PSP,
     TBJE,
+    TETFN,
     TFN,
     AGSSMoE,
     CubeMLP,
@@ -160,6 +161,11 @@ def _bimha(**fixed: Any) -> Build:
     return lambda **given: BIMHA(**{"dims": DIMS, "hidden": 4, "pair_hidden": 8, "heads": 2, **fixed, **given})
 
 
+def _tetfn(**fixed: Any) -> Build:
+    small = {"dims": DIMS, "hidden": 8, "heads": 2, "layers": 1, "lstm": 4, "fusion_hidden": 8, "head_hidden": 4}
+    return lambda **given: TETFN(**{**small, **fixed, **given})
+
+
 BUILDS: dict[str, Build] = {
     "late-gru": _late(),
     "late-transformer": _late(encoder="transformer"),
@@ -228,6 +234,8 @@ BUILDS: dict[str, Build] = {
     "iccn-uncorrelated": _iccn(lambda_cca=0.0, kernel=1),
     "bimha": _bimha(),
     "bimha-no-attention": _bimha(attention=False),
+    "tetfn": _tetfn(),
+    "tetfn-no-text-enhanced": _tetfn(text_enhanced=False),
 }
 
 

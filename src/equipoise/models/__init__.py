@@ -26,6 +26,7 @@ from equipoise.models.output import Output
 from equipoise.models.psp import PSP
 from equipoise.models.self_mm import SelfMM
 from equipoise.models.tbje import TBJE
+from equipoise.models.tetfn import TETFN
 from equipoise.models.tfn import TFN
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -52,6 +53,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "CMIB": CMIB,
     "ICCN": ICCN,
     "BIMHA": BIMHA,
+    "TETFN": TETFN,
 }
 
 for _kind in MODELS.values():
@@ -72,6 +74,7 @@ __all__ = [
     "MODELS",
     "PSP",
     "TBJE",
+    "TETFN",
     "TFN",
     "AGSSMoE",
     "CubeMLP",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import CrossAttention, FeedForward, Normaliser, Sequence, masked_last, masked_mean, positions
+from equipoise.layers import Normaliser, Sequence, masked_mean, positions
+from equipoise.models._crossmodal import Transformer
 from equipoise.models._inputs import checked_dims, sequences, squeezed
 from equipoise.models.output import Output
 
@@ -183,9 +184,9 @@ class _Stream(nn.Module):
     def __init__(self, others: list[str], hidden: int, heads: int, layers: int, depth: int, dropout: float) -> None:
         super().__init__()
         self.crossmodal = nn.ModuleDict(
-            {name: _Transformer(hidden, heads, layers, dropout, crossmodal=True) for name in others}
+            {name: Transformer(hidden, heads, layers, dropout, crossmodal=True) for name in others}
         )
-        self.memory = _Transformer(hidden * max(1, len(others)), heads, depth, dropout, crossmodal=False)
+        self.memory = Transformer(hidden * max(1, len(others)), heads, depth, dropout, crossmodal=False)
 
     def forward(self, own: str, low: Mapping[str, Sequence], *, last: bool) -> Sequence:
         """Low-level streams ``{m: [B, T_m, hidden]}`` to ``[B, T_own, (K - 1) * hidden]``; of one frame if ``last``."""
@@ -194,48 +195,3 @@ class _Stream(nn.Module):
         joined = Sequence(torch.cat(answers, dim=2), query.mask) if answers else query
         out: Sequence = self.memory(joined, None, last=last)
         return out
-
-
-class _Transformer(nn.Module):
-    """Blocks of attention to a source (``crossmodal``) or to the stream itself, and a closing norm."""
-
-    def __init__(self, dim: int, heads: int, layers: int, dropout: float, *, crossmodal: bool) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(_Block(dim, heads, dropout, crossmodal=crossmodal) for _ in range(layers))
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x: Sequence, source: Sequence | None, *, last: bool = False) -> Sequence:
-        """The last block asks for the last real frame alone if ``last``: nothing reads what it makes of the others."""
-        for index, block in enumerate(self.blocks):
-            x = block(x, source, last=last and index == len(self.blocks) - 1)
-        return Sequence(self.norm(x.values), x.mask).cleared()
-
-
-class _Block(nn.Module):
-    """Attention, then feed-forward, each ``x + dropout(part(norm(x)))``."""
-
-    def __init__(self, dim: int, heads: int, dropout: float, *, crossmodal: bool) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.source_norm = nn.LayerNorm(dim) if crossmodal else None
-        self.attention = CrossAttention(dim, heads, dropout)
-        self.feed_forward_norm = nn.LayerNorm(dim)
-        self.feed_forward = FeedForward(dim, 4 * dim, dropout)
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, x: Sequence, source: Sequence | None, *, last: bool) -> Sequence:
-        query = Sequence(self.norm(x.values), x.mask)
-        if source is None or self.source_norm is None:
-            keys = query
-        else:
-            keys = Sequence(self.source_norm(source.values), source.mask)
-        if last:
-            x, query = _last_frame(x), _last_frame(query)
-        values = x.values + self.drop(self.attention(query, keys))
-        values = values + self.drop(self.feed_forward(self.feed_forward_norm(values)))
-        return Sequence(values, x.mask)
-
-
-def _last_frame(x: Sequence) -> Sequence:
-    """``[B, T, d]`` to ``[B, 1, d]``; a sample without real frames has none after it either."""
-    return Sequence(masked_last(x.values, x.mask).unsqueeze(1), x.mask.any(dim=1, keepdim=True))

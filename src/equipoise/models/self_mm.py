@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
 from equipoise.layers import Normaliser, Sequence
 from equipoise.models._inputs import checked_dims, sequences, squeezed
 from equipoise.models._subnetworks import LastState, with_zeros
+from equipoise.models._unimodal_heads import Head, Widths, unimodal_losses, widths_by_modality
 from equipoise.models._unimodal_labels import UnimodalLabels
 from equipoise.models.output import Output
-
-Widths = int | Mapping[str, int] | None
 
 # Of the released code for MOSI, but for text features, which it does not have.
 _HIDDEN = {"text": 128, "audio": 32}
@@ -121,9 +119,9 @@ class SelfMM(nn.Module):
         # The vector of a fine-tuned [CLS] is a summary already; any other text is a sequence of features.
         tuned = text_encoder is not None and any(p.requires_grad for p in text_encoder.parameters())
         lstms = {name: dim for name, dim in self.dims.items() if name != "text" or not tuned}
-        hiddens = _widths("hidden", hidden, self.dims, _HIDDEN, 64)
-        heads = _widths("head_hidden", head_hidden, self.dims, _HEAD, 32)
-        widths = _widths("width", width, self.dims, _WIDTH, 32)
+        hiddens = widths_by_modality("hidden", hidden, self.dims, _HIDDEN, 64)
+        heads = widths_by_modality("head_hidden", head_hidden, self.dims, _HEAD, 32)
+        widths = widths_by_modality("width", width, self.dims, _WIDTH, 32)
         self.widths = {name: widths[name] if name in lstms else dim for name, dim in self.dims.items()}
         self.encoders = nn.ModuleDict(
             {
@@ -131,8 +129,8 @@ class SelfMM(nn.Module):
                 for name, dim in lstms.items()
             }
         )
-        self.fusion = _Head(sum(self.widths.values()), fusion_hidden, outputs, dropout)
-        self.heads = nn.ModuleDict({m: _Head(self.widths[m], heads[m], outputs, dropout) for m in self.dims})
+        self.fusion = Head(sum(self.widths.values()), fusion_hidden, outputs, dropout)
+        self.heads = nn.ModuleDict({m: Head(self.widths[m], heads[m], outputs, dropout) for m in self.dims})
         self.labels = UnimodalLabels(
             {m: heads[m] for m in self.dims}, joint=fusion_hidden, outputs=outputs, bound=bound, from_view=from_view
         )
@@ -158,26 +156,7 @@ class SelfMM(nn.Module):
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """``{"unimodal/m": []}`` for the batch's modalities, means over it; in training mode then moves the labels."""
-        assert output.unimodal is not None
-        nothing = torch.zeros(len(batch), dtype=torch.bool, device=batch.target.device)
-        present = {m: batch.masks[m].any(dim=1) if m in batch.masks else nothing for m in self.dims}
-        found = {}
-        if not batch.target.is_floating_point():
-            for name in batch.masks.keys() & present.keys():
-                each = F.cross_entropy(output.unimodal[name].float(), batch.target, reduction="none")
-                found[f"unimodal/{name}"] = torch.where(present[name], each, 0.0).mean()
-            return {f"unimodal/{m}": found[f"unimodal/{m}"] for m in self.dims if f"unimodal/{m}" in found}
-        target = batch.target.reshape(len(batch), -1)
-        labels = self.labels.read(batch.index, target)
-        for name in self.dims:
-            if name in batch.masks:
-                label, said = labels[name], output.unimodal[name].reshape(target.shape)
-                weight = (label - target).abs().tanh() * present[name].unsqueeze(-1)
-                found[f"unimodal/{name}"] = (weight * (said.to(label.dtype) - label).abs()).mean()
-        if self.training:
-            hidden = {name: output.extra[f"{name}_hidden"].detach() for name in self.dims}
-            self.labels.update(batch.index, target, output.extra["joint"].detach(), hidden, present)
-        return found
+        return unimodal_losses(output, batch, self.labels, training=self.training)
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's LSTM; for text that is fine-tuned, the text encoder."""
@@ -193,28 +172,3 @@ class SelfMM(nn.Module):
             last: Tensor = self.encoders[name](x).values[:, 0]
             return last
         return x.values[:, 0].masked_fill(~x.mask.any(dim=1, keepdim=True), 0)
-
-
-class _Head(nn.Module):
-    """Three layers, ``[B, d]`` to what the first says, ``[B, hidden]``, and the last, ``[B, outputs]``."""
-
-    def __init__(self, dim: int, hidden: int, outputs: int, dropout: float) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, hidden), nn.ReLU())
-        self.rest = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.first(x)
-        return found, self.rest(found)
-
-
-def _widths(
-    parameter: str, given: Widths, dims: Mapping[str, int], defaults: Mapping[str, int], other: int
-) -> dict[str, int]:
-    chosen = dict.fromkeys(dims, given) if isinstance(given, int) else {**defaults, **(given or {})}
-    if given is not None and not isinstance(given, int) and not given.keys() <= dims.keys():
-        raise ValueError(f"Parameter `{parameter}` should name modalities of {list(dims)}. Found {list(given)}.")
-    widths = {name: chosen.get(name, other) for name in dims}
-    if min(widths.values()) < 1:
-        raise ValueError(f"Parameter `{parameter}` should be positive. Found {widths}.")
-    return widths
