@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from itertools import combinations
 from typing import Any
 
@@ -280,3 +281,14 @@ def test_bad_input_is_refused_in_one_line(build: Build) -> None:
         build(dims={"audio": 3, "vision": 4}, text_encoder=Lookup())
     with pytest.raises(ValueError, match=r"Parameter `stage` should be"):
         model.modalities("cortex")
+
+
+@models
+def test_stages_are_those_that_it_takes(build: Build) -> None:
+    model: Any = _model(build)
+    with pytest.raises(ValueError) as error:
+        model.modalities("cortex")
+    taken = re.findall(r'"(\w+)"', str(error.value))
+    assert list(getattr(model, "stages", ("encoders",))) == taken
+    for stage in taken:
+        assert len(model.modalities(stage)) > 1

@@ -31,7 +31,7 @@ class Stopped(Exception):
 
 
 def config_of(data: Dataset, name: str) -> RunConfig:
-    train = {"epochs": 3, "batch_size": 14, "lr": 0.05, "checkpoint_every": 4}
+    train = {"epochs": 3, "batch_size": 14, "lr": 0.05, "checkpoint_every": 4, "trace_every": 2, "direction_every": 2}
     model = {"name": "LateFusion", "hidden": 4, "encoder": "mean", "combine": "mean" if name == "ume" else "sum"}
     balancer = {"name": name, **EARLY.get(name, {})}
     return make_config({"data": str(data.path), "model": model, "balancer": balancer, "train": train})

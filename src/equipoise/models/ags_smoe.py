@@ -66,6 +66,8 @@ class AGSSMoE(nn.Module):
         ValueError: what does not fit together, such as ``ta_moe=False`` without a "ta" branch.
     """
 
+    stages = ("encoders", "fusion")
+
     def __init__(
         self,
         *,

@@ -66,6 +66,8 @@ class EarlyFusion(nn.Module):
         ValueError: fewer than two pieces, a width below 1, or what does not fit together.
     """
 
+    stages = ("encoders", "parts")
+
     def __init__(
         self,
         *,

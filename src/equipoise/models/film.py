@@ -61,6 +61,8 @@ class FiLM(nn.Module):
         ValueError: a base that is no modality, or what does not fit together.
     """
 
+    stages = ("encoders", "film")
+
     def __init__(
         self,
         *,

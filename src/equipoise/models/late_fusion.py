@@ -70,6 +70,8 @@ class LateFusion(nn.Module):
         ValueError: what is not a known kind or head, or does not fit together.
     """
 
+    stages = ("encoders", "heads")
+
     def __init__(
         self,
         *,

@@ -61,6 +61,8 @@ class LMF(nn.Module):
         ValueError: a rank or a number of layers below 1, or what does not fit together.
     """
 
+    stages = ("encoders", "factors")
+
     def __init__(
         self,
         *,

@@ -90,6 +90,8 @@ class MMAFNet(nn.Module):
         ValueError: what does not fit together.
     """
 
+    stages = ("encoders", "shared")
+
     def __init__(
         self,
         *,

@@ -75,6 +75,8 @@ class MulT(nn.Module):
         ValueError: what does not fit together, such as an even ``kernel``.
     """
 
+    stages = ("encoders", "streams")
+
     def __init__(
         self,
         *,

@@ -71,6 +71,8 @@ class TBJE(nn.Module):
         ValueError: a pivot that is no modality, no layer or no glimpse, or what does not fit together.
     """
 
+    stages = ("encoders", "streams")
+
     def __init__(
         self,
         *,

@@ -79,6 +79,8 @@ class TETFN(nn.Module):
         ValueError: what does not fit together, such as an even ``kernel``.
     """
 
+    stages = ("encoders", "streams")
+
     def __init__(
         self,
         *,

@@ -119,7 +119,8 @@ Rates = Annotated[float | dict[str, float], BeforeValidator(_rates)]
 class TrainConfig(_Part):
     """How the loop trains. ``warmup`` is a share of all steps; ``checkpoint_every`` counts steps.
 
-    None is each epoch, 0 none before the end. ``drop_modalities`` and ``drop_frames`` are rates, or rates by modality.
+    None is each epoch, 0 none before the end. ``trace_every`` and ``direction_every`` count steps and micro-batches
+    between records of gradients, 0 for none. ``drop_modalities`` and ``drop_frames`` are rates, or rates by modality.
     """
 
     epochs: int = Field(20, ge=1)
@@ -140,6 +141,8 @@ class TrainConfig(_Part):
     select: str | None = None
     loss: Literal["l1", "mse", "cross_entropy"] | None = None
     checkpoint_every: int | None = Field(None, ge=0)
+    trace_every: int = Field(10, ge=0)
+    direction_every: int = Field(400, ge=0)
     drop_modalities: Rates = 0.0
     drop_frames: Rates = 0.0
 

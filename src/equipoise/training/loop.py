@@ -22,6 +22,7 @@ from equipoise.functional import gradient_norms
 from equipoise.metrics import better
 from equipoise.training.accelerator import Precision, make_accelerator
 from equipoise.training.checks import check_rates, check_splits, check_step
+from equipoise.training.directions import direction_cosines, due_batches
 from equipoise.training.evaluate import Evaluation, evaluate
 from equipoise.training.log import RunLog
 from equipoise.training.losses import LOSSES, loss_for
@@ -34,6 +35,7 @@ from equipoise.training.seeds import seed_step
 from equipoise.training.state import load_state
 from equipoise.training.steps import make_step, split_steps
 from equipoise.training.teachers import Teachers
+from equipoise.training.tracing import Tracer, stages_of
 
 Row = Mapping[str, float | int | None]
 
@@ -88,6 +90,8 @@ def fit(
     run_dir: str | Path | None = None,
     resume: bool = True,
     checkpoint_every: int | None = None,
+    trace_every: int = 10,
+    direction_every: int = 400,
     progress: Callable[[int, int, Row | None], None] | None = None,
     observer: Callable[[int, nn.Module], object] | None = None,
 ) -> FitResult:
@@ -95,9 +99,9 @@ def fit(
 
     Each optimizer step: forward, loss, balancer, backward (for each micro-batch) → exchange between ranks → unscale →
     record gradient norms → ``balancer.modulate()`` → clip → step. Each epoch: ``balancer.end_epoch`` → validation →
-    tables → checkpoint. A step's randomness depends on ``seed``, the step and the rank alone, and learning rates on the
-    step alone, so that a run which was killed and started again ends bit by bit as if it had not been (on one kind of
-    machine, with the same number of threads).
+    directions → tables → checkpoint. A step's randomness depends on ``seed``, the step and the rank alone, and learning
+    rates on the step alone, so that a run which was killed and started again ends bit by bit as if it had not been (on
+    one kind of machine, with the same number of threads).
 
     Args:
         model: exposes ``encode``, ``fuse`` and ``modalities``.
@@ -133,6 +137,10 @@ def fit(
         resume: go on from the latest checkpoint in ``run_dir``.
         checkpoint_every: optimizer steps between checkpoints inside an epoch, beside the one at its end. 0 writes none
             before training ends: for runs so short that starting anew costs less.
+        trace_every: optimizer steps between records of what `Tracer` reads: norms of the model's later stages, and of
+            all as the balancer leaves them. 0 for none. The encoders' norms are recorded in every step.
+        direction_every: micro-batches trained for each that is spent, after an epoch, on `direction_cosines`. 0 for
+            none. Neither changes what is learnt.
         progress: called with (steps done, steps in all, the epoch's row or None) after each step and each epoch.
         observer: called with (epoch, model) after each validation, on the first rank; what it returns is ignored.
 
@@ -162,7 +170,9 @@ def fit(
         make_optimizer(model, optimizer, lr=lr, weight_decay=weight_decay, momentum=momentum, own_lr=own_lr)
     )
     net: Any = model
-    groups = net.modalities("encoders") if len(names) > 1 else None
+    stages = stages_of(net) if len(names) > 1 else {}
+    groups = stages.get("encoders")
+    tracer = Tracer(stages, balancer, trace_every)
     if balancer is not None:
         balancer.to(device).attach(optim.optimizer)
     needs = balancer.needs if balancer is not None else frozenset[str]()
@@ -189,6 +199,17 @@ def fit(
         teachers=teachers,
         autocast=accelerator.autocast,
     )
+    directions = partial(
+        direction_cosines,
+        net,
+        train,
+        criterion=LOSSES[loss],
+        modalities=names,
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+        autocast=accelerator.autocast,
+    )
 
     model.eval()
     with torch.no_grad():
@@ -205,7 +226,7 @@ def fit(
         )
     elif folder is not None and rank == 0:
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    recorder = Recorder(groups.names if groups else (), balancer, world, state.totals)
+    recorder = Recorder(groups.names if groups else (), balancer, world, state.totals, tracer.columns())
     log = None
     if folder is not None and rank == 0 and not state.done:
         log = RunLog(folder, sizes=state.sizes)
@@ -244,15 +265,20 @@ def fit(
             sum_gradients(parameters, world)
             accelerator.unscale_gradients(optim)
             norms = gradient_norms(groups) if groups else None
+            traced = tracer.before() if tracer.due(state.step) else None
             if balancer is not None:
                 balancer.modulate()
+            if traced is not None:
+                traced |= tracer.after()
             if clip is not None:
                 nn.utils.clip_grad_norm_(parameters, clip)
             optim.step()
             optim.zero_grad()
             state.step += 1
             state.batch += len(batches)
-            recorder.record(step=state.step, epoch=epoch + 1, lr=lr * factor, rows=rows, loss=mean, norms=norms)
+            recorder.record(
+                step=state.step, epoch=epoch + 1, lr=lr * factor, rows=rows, loss=mean, norms=norms, traced=traced
+            )
             if progress is not None:
                 progress(state.step, steps, None)
             if checkpoint_every and state.step % checkpoint_every == 0 and state.batch < len(loader):
@@ -268,6 +294,11 @@ def fit(
                 balancer.end_epoch(train=walk(train), val=walk(valid))
         found = score()
         row = {"epoch": epoch + 1, "step": state.step, **_row(found, recorder.means())}
+        if groups and direction_every:
+            cosines = dict[str, float | None].fromkeys(groups)
+            if spent := due_batches(epoch, len(loader), direction_every):
+                cosines = directions(groups=groups, batches=spent)
+            row |= {f"direction/{name}": cosine for name, cosine in cosines.items()}
         chosen_by = epoch if select == "last" else found.metrics[select]
         ranked = from_first_rank([_rank(sign * chosen_by), _rank(-found.loss)], device, world)
         if not state.best_score or ranked > state.best_score:

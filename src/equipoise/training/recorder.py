@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from equipoise.core import Balancer, Chain
+from equipoise.core import Balancer
 from equipoise.training.ranks import sum_over_ranks
+from equipoise.training.tracing import Traced, parts_of
 
 COLUMNS = {"factors": "factor"}
 """Columns that are not called as the entry of `Balancer.trace` that they hold."""
@@ -24,6 +25,7 @@ class Recorder:
     Attributes:
         names: the modalities whose gradient norms are recorded.
         balancer: whose trace is recorded, if there is one.
+        traced: columns that only some steps have, as `Tracer.columns` gives them.
         totals: sums over the epoch so far; plain numbers, part of the checkpoint.
     """
 
@@ -31,13 +33,14 @@ class Recorder:
     balancer: Balancer | None
     world: int = 1
     totals: dict[str, float] = field(default_factory=dict)
+    traced: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _pending: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Fix the columns: a balancer that is idle at first still has its own."""
         self._columns: dict[tuple[int, str, int], str] = {}
         taken: set[str] = set()
-        for position, part in enumerate(self._parts()):
+        for position, part in enumerate(parts_of(self.balancer)):
             for key in part.records:
                 for i, name in enumerate(part.modalities):
                     label = f"{COLUMNS.get(key, key)}/{name}"
@@ -46,12 +49,21 @@ class Recorder:
                     taken.add(label)
                     self._columns[position, key, i] = label
 
-    def record(self, *, step: int, epoch: int, lr: float, rows: int, loss: Tensor, norms: Tensor | None) -> None:
+    def record(
+        self,
+        *,
+        step: int,
+        epoch: int,
+        lr: float,
+        rows: int,
+        loss: Tensor,
+        norms: Tensor | None,
+        traced: Traced | None = None,
+    ) -> None:
         """Keep one optimizer step; nothing is copied to the host. ``loss`` is this rank's share of the mean."""
-        traces = [dict(part.trace) for part in self._parts()]
-        self._pending.append(
-            {"step": step, "epoch": epoch, "lr": lr, "rows": rows, "loss": loss, "norms": norms, "traces": traces}
-        )
+        kept: dict[str, Any] = {"step": step, "epoch": epoch, "lr": lr, "rows": rows, "loss": loss, "norms": norms}
+        traces = [dict(part.trace) for part in parts_of(self.balancer)]
+        self._pending.append(kept | {"traces": traces, "traced": traced or {}})
 
     def flush(self) -> list[dict[str, float | int | None]]:
         """The rows since the last flush, as numbers; they enter the totals.
@@ -71,8 +83,12 @@ class Recorder:
                     f"Training diverged: the loss is {loss} at step {kept['step']} (epoch {kept['epoch']}). "
                     "Lower `lr` (`train.lr`, `text.lr`), or set `clip`."
                 )
-            values = {} if kept["norms"] is None else _named("norm", self.names, kept["norms"])
-            row |= values | self._traced(kept["traces"])
+            values: dict[str, float | None] = {}
+            if kept["norms"] is not None:
+                values = _named("norm", self.names, kept["norms"])
+            for lead, names in self.traced.items():
+                values |= _named(lead, names, kept["traced"].get(lead))
+            row |= values | self._balanced(kept["traces"])
             self._add(row, kept["rows"])
             found.append(row)
         self._pending = []
@@ -82,7 +98,9 @@ class Recorder:
         """The epoch's means: of the loss over samples, of the rest over steps that had a value. Starts a new epoch."""
         totals, self.totals = self.totals, {}
         means: dict[str, float | None] = {"train_loss": totals["loss"] / totals["rows"]}
-        columns = [f"norm/{name}" for name in self.names] + list(self._columns.values())
+        columns = [f"norm/{name}" for name in self.names]
+        columns += [f"{lead}/{name}" for lead, names in self.traced.items() for name in names]
+        columns += self._columns.values()
         for column in columns:
             if f"count {column}" in totals:
                 means[column] = totals[column] / totals[f"count {column}"]
@@ -90,8 +108,8 @@ class Recorder:
                 means[column] = None
         return means
 
-    def _traced(self, traces: list[dict[str, Tensor]]) -> dict[str, float | None]:
-        kept = [part.records for part in self._parts()]
+    def _balanced(self, traces: list[dict[str, Tensor]]) -> dict[str, float | None]:
+        kept = [part.records for part in parts_of(self.balancer)]
         numbers = [
             {key: trace[key].tolist() for key in records if key in trace}
             for records, trace in zip(kept, traces, strict=True)
@@ -114,11 +132,7 @@ class Recorder:
                 add(name, value)
                 add(f"count {name}", 1)
 
-    def _parts(self) -> list[Balancer]:
-        if self.balancer is None:
-            return []
-        return list(self.balancer) if isinstance(self.balancer, Chain) else [self.balancer]
 
-
-def _named(kind: str, names: Sequence[str], values: Tensor) -> dict[str, float]:
-    return {f"{kind}/{name}": value for name, value in zip(names, values.tolist(), strict=True)}
+def _named(kind: str, names: Sequence[str], values: Tensor | None) -> dict[str, float | None]:
+    numbers = [None] * len(names) if values is None else values.tolist()
+    return {f"{kind}/{name}": value for name, value in zip(names, numbers, strict=True)}
