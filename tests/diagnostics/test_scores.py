@@ -6,10 +6,9 @@ from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, r2_sc
 
 from equipoise.diagnostics.scores import check_metric, points
 
-random = np.random.default_rng(0)
-
 
 def test_scores_are_those_of_scikit_learn() -> None:
+    random = np.random.default_rng(0)
     target, outputs = random.normal(size=50), random.normal(size=50)
     assert points("r2", outputs, target).mean() == pytest.approx(r2_score(target, outputs))
     assert points("neg_mae", outputs, target).mean() == pytest.approx(-mean_absolute_error(target, outputs))
@@ -25,6 +24,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
 
 
 def test_points_of_some_rows_are_those_rows_of_all() -> None:
+    random = np.random.default_rng(0)
     rows = np.array([4, 4, 0, 9])
     target, outputs = random.normal(size=20), random.normal(size=20)
     for metric in ("r2", "neg_mae", "acc2_nn"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.data import Split
+from equipoise.diagnostics._nested import joined, leaves, picked, tensors, trimmed, width, zeros
 from equipoise.diagnostics.scores import Metric, check_metric, points
-from equipoise.layers import Sequence as Frames
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -151,7 +151,7 @@ def of_model(
         raise ValueError(f"Parameter `modalities` should name what the model reads. It does not read {unread}.")
     names = tuple(name for name in names if name in parts)
     back = torch.from_numpy(np.argsort(np.append(order, len(order)))).to(device)
-    stored = {name: _picked(_joined(parts.pop(name)), back) for name in names}  # the last row is the muted one
+    stored = {name: picked(joined(parts.pop(name)), back) for name in names}  # the last row is the muted one
 
     def answer(mix: Mix) -> Floats:
         count = _count(mix)
@@ -159,13 +159,13 @@ def of_model(
         chosen = {name: silent if mix[name] is None else np.asarray(mix[name]) for name in names}
         long = np.sum([np.append(lengths[name], 1)[chosen[name]] for name in names], axis=0)
         by_length = np.argsort(long, kind="stable")
-        step = max(1, min(batch_size, _NUMBERS // max(1, sum(_width(stored[name]) for name in names))))
+        step = max(1, min(batch_size, _NUMBERS // max(1, sum(width(stored[name]) for name in names))))
         found: list[Tensor] = []
         with torch.no_grad(), _evaluating(model):
             for start in range(0, count, step):
                 piece = by_length[start : start + step]
                 picks = {name: torch.from_numpy(rows[piece]).to(device) for name, rows in chosen.items()}
-                fused = net.fuse({name: _trimmed(_picked(stored[name], rows)) for name, rows in picks.items()})
+                fused = net.fuse({name: trimmed(picked(stored[name], rows)) for name, rows in picks.items()})
                 found.append(fused.logits.double().cpu())
         return cast(Floats, torch.cat(found)[torch.from_numpy(np.argsort(by_length))].numpy())
 
@@ -199,9 +199,9 @@ def of_function(
         ValueError: inputs and targets that differ in length, or (when asked) outputs of a wrong shape.
     """
     names = tuple(inputs)
-    given = {name: _tensors(value) for name, value in inputs.items()}
+    given = {name: tensors(value) for name, value in inputs.items()}
     labels = target.detach().cpu().numpy() if isinstance(target, Tensor) else np.asarray(target)
-    counts = {name: len(leaf) for name, value in given.items() for leaf in _leaves(value)}
+    counts = {name: len(leaf) for name, value in given.items() for leaf in leaves(value)}
     if any(count != len(labels) for count in counts.values()):
         raise ValueError(f"Parameter `inputs` should hold a row for each of {len(labels)} targets. Found {counts}.")
 
@@ -211,8 +211,8 @@ def of_function(
         found: list[Floats] = []
         for start in range(0, count, batch_size):
             picks = {name: torch.from_numpy(rows[start : start + batch_size]) for name, rows in chosen.items()}
-            batch = {name: _picked(given[name], rows) for name, rows in picks.items()}
-            batch = {name: value if name in kept else _zeros(value) for name, value in batch.items()}
+            batch = {name: picked(given[name], rows) for name, rows in picks.items()}
+            batch = {name: value if name in kept else zeros(value) for name, value in batch.items()}
             with torch.no_grad():
                 said = predict(batch, kept)
             outputs = said.detach().cpu().double().numpy() if isinstance(said, Tensor) else np.asarray(said, np.float64)
@@ -253,61 +253,3 @@ class _evaluating:
     def __exit__(self, *_: object) -> None:
         for module in self.training:
             module.training = True
-
-
-def _leaves(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, tuple):
-        for part in value:
-            yield from _leaves(part)
-    else:
-        yield value
-
-
-def _each(change: Callable[..., Any], *values: Any) -> Any:
-    """The change made to every tensor of one nested tuple, or of several alike."""
-    first = values[0]
-    if not isinstance(first, tuple):
-        return change(*values)
-    parts = [_each(change, *together) for together in zip(*values, strict=True)]
-    return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
-
-
-def _tensors(value: Any) -> Any:
-    return _each(lambda leaf: leaf if isinstance(leaf, Tensor) else torch.from_numpy(np.asarray(leaf)), value)
-
-
-def _zeros(value: Any) -> Any:
-    return _each(torch.zeros_like, value)
-
-
-def _picked(value: Any, rows: Tensor) -> Any:
-    return _each(lambda leaf: leaf[rows.to(leaf.device)], value)
-
-
-def _joined(values: Sequence[Any]) -> Any:
-    return _each(_padded, *values)
-
-
-def _padded(*tensors: Tensor) -> Tensor:
-    """Batches one after the other, with zeros (False) behind what is shorter."""
-    longest = torch.tensor([tensor.shape[1:] for tensor in tensors]).amax(dim=0).tolist()
-    joined = tensors[0].new_zeros(sum(map(len, tensors)), *longest)
-    start = 0
-    for tensor in tensors:
-        where = (slice(start, start + len(tensor)), *(slice(n) for n in tensor.shape[1:]))
-        joined[where] = tensor
-        start += len(tensor)
-    return joined
-
-
-def _trimmed(value: Any) -> Any:
-    """A sequence without the frames that are padding in all rows."""
-    if not isinstance(value, Frames):
-        return value
-    real = value.mask.any(dim=0).nonzero()
-    last = max(1, int(real.max()) + 1 if len(real) else 1)
-    return Frames(value.values[:, :last], value.mask[:, :last])
-
-
-def _width(value: Any) -> int:
-    return sum(leaf[0].numel() for leaf in _leaves(value))
