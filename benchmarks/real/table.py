@@ -96,25 +96,25 @@ def main() -> None:
         for label in chosen
     ]
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        for (_, _, out), accuracy in zip(jobs, pool.map(_run, jobs), strict=True):
+        for (_, _, out), accuracy in zip(jobs, pool.map(run_one, jobs), strict=True):
             print(out, accuracy, flush=True)
 
     task = "classification" if dataset.manifest.task == "classification" else dataset.manifest.labels.scale or "several"
-    found = [_read(args.out / args.name, label, args.seeds, names, OWN[task]) for label in chosen]
+    found = [read_row(args.out / args.name, label, args.seeds, names, OWN[task]) for label in chosen]
     alone = [row for row in found if row.label.endswith(" alone")]
     if len(alone) == len(names):
         found.append(_ensemble(args.out / args.name, names, args.seeds, dataset.manifest.task, task))
     print(to_markdown(_table(args.name, found, names, task, args.seeds)))
 
 
-def _run(job: tuple[str, dict[str, Any], str]) -> str:
+def run_one(job: tuple[str, dict[str, Any], str]) -> str:
     path, overrides, out = job
     torch.set_num_threads(1)
     report = run(load_config(path, overrides), out)
     return " ".join(f"{key}={value:.3f}" for key, value in list(report["metrics"].items())[:3])
 
 
-def _read(folder: Path, label: str, seeds: Sequence[int], names: Sequence[str], own: str) -> Row:
+def read_row(folder: Path, label: str, seeds: Sequence[int], names: Sequence[str], own: str) -> Row:
     import json
 
     reports = [json.loads((folder / label / str(seed) / "test.json").read_text()) for seed in seeds]
