@@ -18,6 +18,7 @@ from equipoise.metrics import evaluate_metrics
 from equipoise.models import AGSSMoE, LateFusion
 from equipoise.training.config import RunConfig, make_config
 from equipoise.training.evaluate import evaluate, predict
+from equipoise.training.prepare import initial_model
 from equipoise.training.results import summarise
 from equipoise.training.run import load_run, run, run_seeds
 
@@ -343,3 +344,17 @@ def test_a_modality_that_no_test_sample_has_is_told(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Metric `corr` is NaN"):
         found = run(config_for(data), tmp_path / "run")
     assert found["warnings"] == ["no sample of the split has audio, so its own figures are those of a constant."]
+
+
+def test_the_model_that_a_run_started_with_can_be_built_again(dataset: Dataset, tmp_path: Path) -> None:
+    still = {"epochs": 1, "lr": 1e-30, "weight_decay": 0.0, "optimizer": "sgd", "momentum": 0.0}
+    config = make_config(
+        {"data": str(dataset.path), "model": {"hidden": 4, "encoder": "mean"}, "train": still, "seed": 3}
+    )
+    run(config, tmp_path)
+    trained = load_run(tmp_path)
+    torch.manual_seed(99)
+    start = initial_model(config, trained.dataset, trained.modalities).state_dict()
+    assert all(torch.equal(start[name], value) for name, value in trained.model.state_dict().items())
+    other = initial_model(config.model_copy(update={"seed": 4}), trained.dataset, trained.modalities).state_dict()
+    assert any(not torch.equal(start[name], value) for name, value in other.items())

@@ -14,6 +14,7 @@ from equipoise.data import DataError, Dataset, Split, load
 from equipoise.models import MODELS
 from equipoise.training.arguments import unknown
 from equipoise.training.config import BalancerConfig, ModelConfig, RunConfig, TextConfig
+from equipoise.training.seeds import seed_all
 
 _ENCODE_BATCH = 64
 
@@ -101,6 +102,21 @@ def _of_chosen(value: Any, dataset: Dataset, names: Sequence[str]) -> Any:
     if isinstance(value, dict) and set(value) <= {*dataset.modalities, "text"}:
         return {name: part for name, part in value.items() if name in names}
     return value
+
+
+def initial_model(config: RunConfig, dataset: Dataset, names: Sequence[str]) -> nn.Module:
+    """The model as a run of this config starts with it: its weights are drawn from the config's seed.
+
+    Built again later, with the same version of torch, it has the same weights.
+
+    Raises:
+        ValueError: as `build_model`.
+    """
+    seed_all(config.seed)
+    model = build_model(config.model, config.text, dataset, names)
+    if config.train.normalise:
+        fit_normaliser(model, dataset.split("train"))
+    return model
 
 
 def fit_normaliser(model: nn.Module, train: Split) -> None:

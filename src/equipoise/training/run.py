@@ -24,7 +24,7 @@ from equipoise.training.prepare import (
     build_balancer,
     build_model,
     chosen_modalities,
-    fit_normaliser,
+    initial_model,
     open_dataset,
     own_learning_rates,
 )
@@ -36,7 +36,6 @@ from equipoise.training.results import (
     write_json,
     write_predictions,
 )
-from equipoise.training.seeds import seed_all
 from equipoise.training.state import load_state
 from equipoise.training.teachers import load_teachers
 
@@ -93,10 +92,7 @@ def run(config: RunConfig, out: str | Path, *, resume: bool = True, progress: Pr
     names = chosen_modalities(dataset, config.modalities, config.text)
     train, valid = dataset.split("train"), dataset.split("valid")
     teachers = load_teachers(config, names, load_run)  # before seeding: building them draws weights
-    seed_all(config.seed)
-    model = build_model(config.model, config.text, dataset, names)
-    if config.train.normalise:
-        fit_normaliser(model, train)
+    model = initial_model(config, dataset, names)
     balancer = build_balancer(config.balancer, model, names)
 
     accelerator.wait_for_everyone()
@@ -273,7 +269,7 @@ def _clear(out: Path) -> None:
     """Remove what an earlier run wrote, and nothing else."""
     for name in (CONFIG, TEST, PREDICTIONS, WATCHED, *TABLES):
         (out / name).unlink(missing_ok=True)
-    for name in ("checkpoint", "tensorboard", "robustness"):
+    for name in ("checkpoint", "tensorboard", "robustness", "controls"):
         shutil.rmtree(out / name, ignore_errors=True)
 
 
