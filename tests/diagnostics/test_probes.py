@@ -86,8 +86,8 @@ def test_a_representation_that_holds_the_target_is_read_without_error() -> None:
 
 
 def test_a_representation_of_noise_is_found_significant_as_rarely_as_it_should() -> None:
-    found = [linear_probe(normal(seed, 60, 3), normal(99 + seed, 60), "regression", seed=seed) for seed in range(30)]
-    assert sum(probe.score.p <= 0.05 for probe in found) <= 4
+    found = [linear_probe(normal(seed, 60, 3), normal(99 + seed, 60), "regression", seed=seed) for seed in range(20)]
+    assert sum(probe.score.p <= 0.05 for probe in found) <= 3
     assert np.mean([probe.score.value for probe in found]) == pytest.approx(-0.05, abs=0.05)
 
 
