@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.report.plots import MAX_POINTS, _binned, plot_loss, plot_norms, plot_own_accuracy
+from equipoise.report.curves import MAX_POINTS, binned
+from equipoise.report.plots import plot_loss, plot_norms, plot_own_accuracy
 from equipoise.report.runs import Run
 
 
@@ -85,6 +86,6 @@ def test_pictures_are_reproducible(tmp_path: Path) -> None:
 
 
 def test_long_curves_are_means_of_equal_bins() -> None:
-    assert _binned([1.0, 3.0, 5.0, math.nan, 9.0], 2) == [2.0, 5.0, 9.0]
-    assert math.isnan(_binned([math.nan], 2)[0])
+    assert binned([1.0, 3.0, 5.0, math.nan, 9.0], 2) == [2.0, 5.0, 9.0]
+    assert math.isnan(binned([math.nan], 2)[0])
     assert MAX_POINTS > 1

@@ -99,7 +99,7 @@ def _cosines(joint: Tensor, own: Mapping[str, Tensor], groups: Modalities) -> di
         alone = torch.autograd.grad(own[name], parameters, retain_graph=True, materialize_grads=True)
         product = torch.stack([(g * h).sum(dtype=torch.float32) for g, h in zip(ours, alone, strict=True)]).sum()
         norm = _norm(ours) * _norm(alone)
-        found[name] = product / norm if norm > 0 else None
+        found[name] = (product / norm).clamp(-1, 1) if norm > 0 else None
     return found
 
 
