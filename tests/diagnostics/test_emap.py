@@ -70,18 +70,20 @@ def test_a_product_of_signs_has_nothing_additive() -> None:
     assert found.interaction_share == pytest.approx(1)
 
 
-def test_the_score_of_drawn_mixes_errs_as_it_says() -> None:
-    subject = _mixed(60)
-    exact = measure_emap(subject)
-    found = [measure_emap(subject, budget=1800, seed=seed) for seed in range(25)]
-    assert {each.mixes for each in found} == {1800}
+def test_the_score_of_drawn_mixes_errs_as_it_says_and_to_neither_side() -> None:
+    subject = _mixed(200)
+    exact = measure_emap(subject, budget=200**2)
+    found = [measure_emap(subject, budget=1, seed=seed) for seed in range(25)]
+    assert {(each.mixes, each.exact) for each in found} == {(3200, False)}
     gains = np.array([each.gain.value for each in found])
     error = np.mean([each.gain.error for each in found])
     assert error == pytest.approx(gains.std(ddof=1), rel=0.35)
-    assert np.mean([each.interaction_share for each in found]) == pytest.approx(exact.interaction_share, rel=0.05)
     assert gains.mean() == pytest.approx(exact.gain.value, abs=3 * error / 5)
-    fine = measure_emap(subject, budget=3599)
-    assert fine.gain.error < error
+    # The projections themselves are noisy, and that alone would cost them more than this.
+    noisy = exact.score.value - np.mean([subject.points_of(each.samples).mean() for each in found])
+    assert noisy > exact.gain.value + 4 * error / 5
+    assert np.mean([each.interaction_share for each in found]) == pytest.approx(exact.interaction_share, rel=0.05)
+    assert measure_emap(subject, budget=200 * 100).gain.error < error
 
 
 def test_a_model_that_says_one_thing_has_no_share_of_interactions() -> None:
@@ -99,7 +101,7 @@ def test_it_is_json_and_tells_progress() -> None:
     def alone(a: Any) -> Any:
         return a
 
-    with pytest.raises(ValueError, match="Found a and `budget = 100000`"):
+    with pytest.raises(ValueError, match="Found a and `budget = 30000`"):
         measure_emap(formula(alone, {"a": np.ones(3)}, np.arange(3.0)))
     with pytest.raises(ValueError, match="`budget = 0`"):
         measure_emap(_mixed(3), budget=0)

@@ -11,6 +11,7 @@ from equipoise.diagnostics.estimates import jackknife_error
 from equipoise.diagnostics.responses import measure_responses
 from equipoise.diagnostics.shapley import shapley_values
 from equipoise.diagnostics.subject import Subject
+from equipoise.functional.statistics import resample_rows
 
 
 def test_responses_of_a_sum_with_a_bias_and_a_product() -> None:
@@ -47,13 +48,30 @@ def test_shares_are_covariances_and_add_up() -> None:
     assert sum(each.share for each in found.modalities.values()) == pytest.approx(1)
     # All that c brings is a third of the 7, the same for every sample.
     assert found.modalities["c"].share == pytest.approx(0, abs=1e-12)
-    # The resampled ratio against resampling by hand.
-    again = [
-        np.cov(found.samples["b"][rows], output[rows])[0, 1] / output[rows].var(ddof=1)
-        for rows in random.integers(300, size=(1500, 300))
+
+
+def test_the_interval_of_a_share_is_that_of_resampled_covariances() -> None:
+    random = np.random.default_rng(0)
+    values = {"a": random.normal(size=12), "b": random.normal(size=12)}
+    subject = formula(lambda a, b: 2 * a + b + a * b + 7, values, values["a"])
+    found = measure_responses(subject, seed=4)
+    drawn = [
+        np.cov(found.samples["b"][rows], subject.predictions()[rows], ddof=0)
+        for block in resample_rows(12, 1000, 4)
+        for rows in block.numpy()
     ]
-    expected = np.quantile(again, [0.025, 0.975])
-    assert [found.modalities["b"].share_low, found.modalities["b"].share_high] == pytest.approx(expected, abs=0.02)
+    expected = np.quantile([each[0, 1] / each[1, 1] for each in drawn], [0.025, 0.975])
+    assert [found.modalities["b"].share_low, found.modalities["b"].share_high] == pytest.approx(expected)
+
+
+def test_the_share_of_logits_does_not_see_what_softmax_does_not() -> None:
+    """Sound only lifts all logits of a sample alike: it says nothing of the class."""
+    random = np.random.default_rng(0)
+    values = {"sound": 5 * random.normal(size=(30, 1)) * np.ones(3), "sight": random.normal(size=(30, 3))}
+    subject = formula(lambda sound, sight: sound + sight, values, np.arange(30) % 3, task="classification")
+    found = measure_responses(subject)
+    assert found.modalities["sound"].share == pytest.approx(0, abs=1e-12)
+    assert found.modalities["sight"].share == pytest.approx(1)
 
 
 def test_a_constant_output_has_no_share() -> None:

@@ -11,7 +11,7 @@ from equipoise.diagnostics.estimates import Estimate, Floats, estimate, jackknif
 from equipoise.diagnostics.shapley import EXACT_UP_TO, PERMUTATIONS, shapley_values
 from equipoise.diagnostics.subject import Ints, Progress, Subject
 
-REPEATS = 10
+REPEATS = 5
 
 
 @dataclass(frozen=True)

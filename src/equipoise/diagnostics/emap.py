@@ -11,7 +11,7 @@ import numpy.typing as npt
 from equipoise.diagnostics.estimates import Estimate, Floats, estimate, plain, spread_of_jackknife
 from equipoise.diagnostics.subject import Ints, Progress, Subject
 
-BUDGET = 100_000  # mixes asked
+BUDGET = 30_000  # mixes asked
 _PIECE = 8192  # mixes asked between two reports of progress
 _GROUPS = 10  # of rounds, for the jackknife
 _SWEEPS = 200
