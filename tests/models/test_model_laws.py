@@ -292,3 +292,19 @@ def test_stages_are_those_that_it_takes(build: Build) -> None:
     assert list(getattr(model, "stages", ("encoders",))) == taken
     for stage in taken:
         assert len(model.modalities(stage)) > 1
+
+
+FIRST = {name: build for name, build in BUILDS.items() if "-" not in name or name in ("late-gru", "self-mm")}
+
+
+@pytest.mark.parametrize("build", FIRST.values(), ids=FIRST)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, between graphs
+def test_a_compiled_model_is_the_model(build: Build) -> None:
+    # Tracing and its graph breaks are what a model can get wrong; what a backend makes of the graphs is torch's part.
+    torch._dynamo.reset()
+    model, batch = _model(build), make_batch()
+    compiled = torch.compile(model, backend="eager")
+    output = compiled(batch)
+    _same(output, model(batch), atol=1e-12)
+    output.logits.square().sum().backward()
+    assert any(p.grad is not None and bool(p.grad.any()) for p in model.parameters())

@@ -78,7 +78,7 @@ def best_on_test(epochs: Mapping[str, Mapping[str, Any]], select: str, honest: M
 
 
 def write_predictions(path: Path, split: Split, predictions: Predictions) -> None:
-    """One row a sample: id, target, the fused prediction (and probabilities), each modality's own prediction."""
+    """One row a sample: id, target, the fused prediction (and probabilities), each modality's own, what was missing."""
     labels = split.manifest.labels
     outputs = [""] if predictions.target.ndim == 1 else [f"/{name}" for name in labels.targets or range(labels.outputs)]
     columns: dict[str, list[Any]] = {"id": split.ids()}
@@ -90,6 +90,8 @@ def write_predictions(path: Path, split: Split, predictions: Predictions) -> Non
         columns |= _columns("probability", names, predictions.logits.softmax(dim=-1))
     for modality, logits in predictions.unimodal.items():
         columns |= _columns(f"prediction/{modality}", outputs, _decided(logits, classify))
+    absent = {modality: split.lengths(modality) == 0 for modality in predictions.unimodal}
+    columns["missing"] = ["+".join(m for m, rows in absent.items() if rows[i]) for i in range(len(split))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
