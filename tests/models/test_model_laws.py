@@ -301,7 +301,7 @@ FIRST = {name: build for name, build in BUILDS.items() if "-" not in name or nam
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, between graphs
 def test_a_compiled_model_is_the_model(build: Build) -> None:
     # Tracing and its graph breaks are what a model can get wrong; what a backend makes of the graphs is torch's part.
-    torch._dynamo.reset()
+    torch.compiler.reset()
     model, batch = _model(build), make_batch()
     compiled = torch.compile(model, backend="eager")
     output = compiled(batch)
