@@ -17,11 +17,11 @@ from torch import nn
 from equipoise.data import Split, synthetic
 from equipoise.diagnostics import competition
 from equipoise.diagnostics.competition import (
+    Form,
     competition_by_epoch,
     competition_strength,
-    concept_network,
-    mono_modal_concepts,
 )
+from equipoise.diagnostics.concepts import concept_network, mono_modal_concepts
 from equipoise.diagnostics.robustness import predict
 from equipoise.models import EarlyFusion, LateFusion
 
@@ -123,6 +123,15 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert held >= 36
 
 
+def test_the_interval_is_around_the_strength_also_for_many_outputs() -> None:
+    z, concept = normal(0, 160, 6), normal(1, 160, 30)
+    concept[:, :6] += z
+    forms: tuple[Form, ...] = ("residual", "whitened")
+    for form in forms:
+        found = competition_strength(z, concept, form=form, penalty=1)
+        assert found.low < found.strength < found.high
+
+
 def test_the_mean_over_half_splits_lies_in_its_interval_and_repeats() -> None:
     z, concept = normal(0, 60, 4), normal(1, 60, 2) + normal(0, 60, 4)[:, :2]
     first, again, other = (competition_strength(z, concept, seed=seed) for seed in (0, 0, 1))
@@ -158,7 +167,7 @@ def test_bad_input_is_named(given: dict[str, Any], message: str) -> None:
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     alone = {"text": 0.3, "audio": 0.3, "vision": 0.3}
     path: Path = tmp_path_factory.mktemp("data") / "small"
-    return synthetic(path, n=400, alone=alone, shared=0, synergy=0, seed=1).split("train")
+    return synthetic(path, n=300, alone=alone, shared=0, synergy=0, seed=1).split("train")
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +219,15 @@ def test_concepts_come_from_the_models_that_were_trained_for_them(split: Split) 
         assert concept.shape == (len(split), 2)
         said = models[name].eval()(split.batch([5], [name])).logits
         np.testing.assert_allclose(concept[5], said[0].detach(), atol=1e-6)
+
+
+def test_concepts_of_classes_may_be_probabilities(tmp_path: Path) -> None:
+    held = synthetic(tmp_path / "data", n=40, task="classification", seed=1).split("test")
+    model = LateFusion(dims={"audio": 16}, hidden=4, outputs=3)
+    logits, likely = (
+        mono_modal_concepts(lambda _: model, held, ("audio",), probabilities=each)["audio"] for each in (False, True)
+    )
+    np.testing.assert_allclose(likely, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def test_which_network_a_concept_is_trained_with() -> None:

@@ -16,13 +16,10 @@ from torch import Tensor, nn
 from equipoise.data import Split
 from equipoise.diagnostics._linear import one_thread
 from equipoise.diagnostics.latents import FUSED, representations
-from equipoise.diagnostics.robustness import predict
 from equipoise.functional.statistics import percentile_interval
-from equipoise.models import LateFusion
 
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
-Train = Callable[[tuple[str, ...]], nn.Module]
 Form = Literal["residual", "whitened"]
 
 RELEASED_RIDGE = 120.0
@@ -133,36 +130,6 @@ def competition_strength(
     )
 
 
-def mono_modal_concepts(
-    train: Train, split: Split, modalities: Sequence[str], *, progress: Progress | None = None
-) -> dict[str, Floats]:
-    """What each modality says when it has learned without the others: ``{m: C^m, [N] or [N, C]}``.
-
-    Args:
-        train: from ``(m,)`` to a model trained on that modality by the joint model's own recipe; which network, says
-            :func:`concept_network`. It exposes ``encode`` and ``fuse``.
-        split: samples that neither it nor the joint model was trained on.
-        modalities: whose concepts are wanted.
-        progress: told of concepts trained, and of how many there are.
-    """
-    concepts = {}
-    for done, name in enumerate(modalities, start=1):
-        concepts[name] = cast(Floats, predict(train((name,)), split, (name,)).double().numpy())
-        if progress is not None:
-            progress(done, len(modalities))
-    return concepts
-
-
-def concept_network(model: nn.Module) -> Literal["alone", "zeroed"]:
-    """What a mono-modal concept of this model is trained with (AGM, section 3.2.1).
-
-    - ``"alone"``: late fusion, a sum of branches, the modality's own branch: the model built for that modality only.
-    - ``"zeroed"``: any other fusion, the same network on batches that hold that modality only. Our models read zeros
-      where a modality is absent; ``fit(model, modalities=(m,), ...)`` trains them so.
-    """
-    return "alone" if isinstance(model, LateFusion) and model.mlp is None else "zeroed"
-
-
 def competition_by_epoch(
     model: nn.Module,
     states: Iterable[Mapping[str, Tensor]],
@@ -181,7 +148,7 @@ def competition_by_epoch(
         model: of the states; it is left as it was.
         states: ``state_dict``s in order, read one at a time; ``[model.state_dict()]`` for a trained model.
         split: the samples of ``concepts``.
-        concepts: ``{m: [N] or [N, C]}``, as :func:`mono_modal_concepts` gives them.
+        concepts: ``{m: [N] or [N, C]}``, as :func:`equipoise.diagnostics.concepts.mono_modal_concepts` gives them.
         at: the name of the submodule whose input is the last latent, instead of the rule of
             :func:`equipoise.diagnostics.latents.last_latent`.
         progress: told of states done, and of how many there are where that is known, else 0.
@@ -228,20 +195,18 @@ def _residual(x: Floats, y: Floats, x_scored: Floats, y_scored: Floats, penalty:
 def _ratios(residual: Floats, said: Floats, form: Form, counts: npt.NDArray[Any]) -> Floats:
     """``[R]``: the strength where sample i counts ``counts[r, i]`` times."""
     around = said - said.mean(axis=0)
-    still = 1e-12 * np.abs(said).max()
+    if not np.abs(around).max() > 1e-12 * np.abs(said).max():
+        return np.full(len(counts), np.nan)
+    if form == "whitened":
+        # Once for all resamples: where rows repeat and outputs are many, the inverse of their scatter is far too large.
+        values, vectors = np.linalg.eigh(around.T @ around)
+        real = values > values[-1] * len(values) * np.finfo(np.float64).eps
+        white = vectors[:, real] / np.sqrt(values[real])
+        around, residual = around @ white, residual @ white
     mean = counts @ around / counts.sum(axis=1, keepdims=True)
-    if form == "residual":
-        total = counts @ np.square(around).sum(axis=1) - counts.sum(axis=1) * np.square(mean).sum(axis=1)
-        left = counts @ np.square(residual).sum(axis=1)
-        told = total > len(said) * still**2
-        return cast(Floats, np.where(told, left / np.where(told, total, 1), np.nan))
-    squares = [(counts @ (x[:, :, None] * x[:, None]).reshape(len(x), -1)) for x in (around, residual)]
-    scatter, errors = (x.reshape(len(counts), *2 * said.shape[1:]) for x in squares)
-    scatter = scatter - counts.sum(axis=1)[:, None, None] * mean[:, :, None] * mean[:, None]
-    told = np.sqrt(np.linalg.eigvalsh(scatter)[:, -1].clip(min=0) / len(said)) > still
-    rank = np.linalg.matrix_rank(scatter, hermitian=True)
-    ratios = (np.linalg.pinv(scatter, hermitian=True) * errors).sum(axis=(1, 2)) / rank.clip(min=1)
-    return cast(Floats, np.where(told, ratios, np.nan))
+    total = counts @ np.square(around).sum(axis=1) - counts.sum(axis=1) * np.square(mean).sum(axis=1)
+    left = counts @ np.square(residual).sum(axis=1)
+    return cast(Floats, np.where(total > 0, left / np.where(total > 0, total, 1), np.nan))
 
 
 def _checked(
