@@ -303,7 +303,7 @@ def test_a_compiled_model_is_the_model(build: Build) -> None:
     # Tracing and its graph breaks are what a model can get wrong; what a backend makes of the graphs is torch's part.
     torch.compiler.reset()
     model, batch = _model(build), make_batch()
-    compiled = torch.compile(model, backend="eager")
+    compiled: Any = torch.compile(model, backend="eager")
     output = compiled(batch)
     _same(output, model(batch), atol=1e-12)
     output.logits.square().sum().backward()

@@ -88,7 +88,7 @@ class Separator(nn.Module):
         vectors: list[Tensor] = []
         for encoder, x in zip(self.encoders, (one, other), strict=True):
             if isinstance(encoder, GRUEncoder):
-                vector = masked_mean(encoder(x).values, x.mask).unflatten(1, (2, -1)).mean(dim=1)
+                vector = torch.stack(masked_mean(encoder(x).values, x.mask).chunk(2, dim=1)).mean(dim=0)
             else:
                 vector = encoder(masked_mean(x.values, x.mask))
             vectors.append(vector.masked_fill(~x.mask.any(dim=1, keepdim=True), 0))

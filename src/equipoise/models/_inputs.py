@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Listed
 
 from torch import Tensor, nn
 
-from equipoise.core import Batch
+from equipoise.core import Batch, Modalities
 from equipoise.layers import Normaliser, Sequence
 
 
@@ -58,6 +59,28 @@ def checked_dims(dims: dict[str, int], text: nn.Module | None) -> dict[str, int]
         if dim < 1:
             raise ValueError(f"Parameter `dims` should hold positive widths. Found {name!r}: {dim}.")
     return read
+
+
+def make_normaliser(dims: dict[str, int], text: nn.Module | None) -> Normaliser:
+    """Statistics of every modality that is read as features: all but text where a text encoder reads it."""
+    return Normaliser({name: dim for name, dim in dims.items() if name != "text" or text is None})
+
+
+def check_stage(stage: str, stages: tuple[str, ...] = ("encoders",)) -> None:
+    """Refuse a stage that the model does not name.
+
+    Raises:
+        ValueError: it is none of ``stages``.
+    """
+    if stage not in stages:
+        known = " or ".join(f'"{name}"' for name in stages)
+        raise ValueError(f"Parameter `stage` should be {known}. Found `stage = {stage!r}`.")
+
+
+def with_text_encoder(parts: Mapping[str, Listed[nn.Module]], text: nn.Module | None) -> Modalities:
+    """The groups to balance: ``parts`` by modality, text's with the text encoder."""
+    also = {"text": [text]} if text is not None else {}
+    return Modalities(**{name: [*modules, *also.get(name, [])] for name, modules in parts.items()})
 
 
 def squeezed(logits: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import CrossMoELayer, Normaliser, Sequence, TransformerEncoder, masked_mean
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import CrossMoELayer, Sequence, TransformerEncoder, masked_mean
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models.output import Output
 
 
@@ -95,9 +95,7 @@ class AGSSMoE(nn.Module):
         self.outputs = outputs
         self.hidden = hidden
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict()
         for name, dim in self.dims.items():
             self.encoders[name] = (
@@ -158,8 +156,7 @@ class AGSSMoE(nn.Module):
 
         The text encoder's parameters belong to text, with the layer that projects its vectors.
         """
-        if stage not in ("encoders", "fusion"):
-            raise ValueError(f'Parameter `stage` should be "encoders" or "fusion". Found `stage = {stage!r}`.')
+        check_stage(stage, self.stages)
         if stage == "fusion" and len(self.pairs) < 2:
             raise ValueError(
                 'Stage "fusion" balances two branches or more, so the model needs three modalities. '
@@ -167,10 +164,7 @@ class AGSSMoE(nn.Module):
             )
         if stage == "fusion":
             return Modalities(**{branch: self.branches[branch] for branch in self.pairs})
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
 
 class _Project(nn.Module):

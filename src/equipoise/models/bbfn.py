@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser, Sequence, masked_last, masked_mean
+from equipoise.layers import Sequence, masked_last, masked_mean
 from equipoise.models._bbfn import Pair, Projection
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models.output import Output
 
 
@@ -114,9 +114,7 @@ class BBFN(nn.Module):
         self.lambda_sep = lambda_sep
         self.pool = pool if len(self.dims) > 1 else "mean"
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict({name: Projection(dim, hidden, kernel) for name, dim in self.dims.items()})
         self.pairs = _pairs(list(self.dims), pairs)
         self.fusion = nn.ModuleDict(
@@ -178,12 +176,8 @@ class BBFN(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's convolution, text's with the text encoder."""
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
     def _pooled(self, x: Sequence) -> Tensor:
         """``[B, d]``: the first real frame or the mean; zeros where there is none."""

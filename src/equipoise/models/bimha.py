@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import CrossAttention, MeanEncoder, Normaliser, Sequence
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import CrossAttention, MeanEncoder, Sequence
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models._subnetworks import LastState, with_one
 from equipoise.models.output import Output
 from equipoise.models.tfn import outer_product
@@ -84,9 +84,7 @@ class BIMHA(nn.Module):
         self.dims = checked_dims(dict(dims), text_encoder)
         self.pair_hidden = pair_hidden
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict(
             {
                 name: LastState(dim, hidden, hidden, layers=1, relu=True, dropout=dropout)
@@ -137,9 +135,5 @@ class BIMHA(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's subnetwork, text's with the text encoder."""
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser, Sequence, TransformerEncoder, masked_last, masked_mean
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import Sequence, TransformerEncoder, masked_last, masked_mean
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models._losses import mean_loss
 from equipoise.models.output import Output
 
@@ -121,9 +121,7 @@ class CMIB(nn.Module):
         self.beta = beta
         self.lambda_uni = lambda_uni
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict()
         for name, dim in self.dims.items():
             transformer: TransformerEncoder | None = None
@@ -179,12 +177,8 @@ class CMIB(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's encoder, up to its code; text's with the text encoder."""
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
 
 def divergence(mean: Tensor, std: Tensor, present: Tensor) -> Tensor:

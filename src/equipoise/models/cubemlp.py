@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser, Sequence, aligned, run_packed
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import Sequence, aligned, run_packed
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models.output import Output
 
 _AXES = ("sequence", "modality", "channel")  # axes 1, 2 and 3 of the cube
@@ -83,9 +83,7 @@ class CubeMLP(nn.Module):
         self.channels = channels[0]
         self.pool = pool
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict(
             {name: _Slice(dim, channels[0], steps[0], dropout, text=name == "text") for name, dim in self.dims.items()}
         )
@@ -125,12 +123,8 @@ class CubeMLP(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's encoder, text's with the text encoder."""
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
 
 class _Slice(nn.Module):

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser, masked_mean
+from equipoise.layers import masked_mean
 from equipoise.models._encoders import EncoderKind, build_encoders, encoded_widths, encoder_groups
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed
 from equipoise.models._subnetworks import with_zeros
 from equipoise.models.output import Output
 
@@ -93,9 +93,7 @@ class EarlyFusion(nn.Module):
         self.outputs = outputs
         self.pieces = pieces
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = build_encoders(
             self.dims,
             encoder,
@@ -150,8 +148,7 @@ class EarlyFusion(nn.Module):
 
         A modality whose encoder has nothing to train (``"pool"``, a frozen text encoder) is balanced by its part.
         """
-        if stage not in ("encoders", "parts"):
-            raise ValueError(f'Parameter `stage` should be "encoders" or "parts". Found `stage = {stage!r}`.')
+        check_stage(stage, self.stages)
         if stage == "parts":
             return Modalities(**{name: self.parts[name] for name in self.dims})
         return encoder_groups(self.encoders, self.parts, self.text_encoder)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser, masked_mean
+from equipoise.layers import masked_mean
 from equipoise.models._encoders import EncoderKind, build_encoders, encoded_widths, encoder_groups
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed
 from equipoise.models._subnetworks import with_zeros
 from equipoise.models.output import Output
 
@@ -87,9 +87,7 @@ class FiLM(nn.Module):
         self.outputs = outputs
         self.residual = residual
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = build_encoders(
             self.dims,
             encoder,
@@ -135,8 +133,7 @@ class FiLM(nn.Module):
         Of that layer the generators belong to those that modulate, the classifier behind it to the base. A modality
         whose encoder has nothing to train (``"pool"``, a frozen text encoder) is balanced by this part of it.
         """
-        if stage not in ("encoders", "film"):
-            raise ValueError(f'Parameter `stage` should be "encoders" or "film". Found `stage = {stage!r}`.')
+        check_stage(stage, self.stages)
         layer = nn.ModuleDict({**self.generators, self.base: self.head})
         if stage == "film":
             return Modalities(**{name: layer[name] for name in self.dims})

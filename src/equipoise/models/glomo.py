@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser, VectorMoE, cv_squared
+from equipoise.layers import VectorMoE, cv_squared
 from equipoise.models._glomo import Encoded, Encoder, Guided, Plain, StreamTrunk, TextTrunk
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models.output import Output
 
 Representations = Literal["both", "global", "local"]
@@ -127,9 +127,7 @@ class GLoMo(nn.Module):
         self.dims = checked_dims(dict(dims), text_encoder)
         self.moe_weight = moe_weight
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         whole, local = representations != "local", representations != "global"
         self.encoders = nn.ModuleDict()
         for name, dim in self.dims.items():
@@ -199,12 +197,8 @@ class GLoMo(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: ``"encoders"``, each modality's encoder and experts, with the text encoder."""
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
 
 def _totals(x: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
 from equipoise.functional import cca_loss
-from equipoise.layers import Normaliser, Sequence, masked_last, masked_mean, run_packed
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import Sequence, masked_last, masked_mean, run_packed
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models.output import Output
 
 
@@ -104,9 +104,7 @@ class ICCN(nn.Module):
         self.outputs = outputs
         self.lambda_cca = lambda_cca
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict(
             {
                 name: _Text(dim, text_hidden, first=text_encoder is not None)
@@ -177,12 +175,8 @@ class ICCN(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's encoder, up to $z_m$; text's with the text encoder."""
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
 
 class _Text(nn.Module):

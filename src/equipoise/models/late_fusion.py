@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from equipoise.core import Batch, Modalities
 from equipoise.layers import Normaliser, Sequence, masked_mean
 from equipoise.models._encoders import EncoderKind, build_encoders, encoded_widths, encoder_groups
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.models._inputs import check_stage, checked_dims, sequences, squeezed
 from equipoise.models.output import Output
 
 
@@ -165,8 +165,7 @@ class LateFusion(nn.Module):
 
         A modality whose encoder has nothing to train (``"pool"``, a frozen text encoder) is balanced by its head.
         """
-        if stage not in ("encoders", "heads"):
-            raise ValueError(f'Parameter `stage` should be "encoders" or "heads". Found `stage = {stage!r}`.')
+        check_stage(stage, self.stages)
         if stage == "heads":
             return Modalities(**{name: self.heads[name] for name in self.dims})
         return encoder_groups(self.encoders, self.heads, self.text_encoder)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import MeanEncoder, Normaliser
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import MeanEncoder
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models._subnetworks import LastState, with_one, with_zeros
 from equipoise.models.output import Output
 
@@ -85,9 +85,7 @@ class LMF(nn.Module):
         self.dims = checked_dims(dict(dims), text_encoder)
         self.outputs = outputs
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict(
             {
                 name: LastState(dim, text_hidden, text_out, layers=1, relu=False, dropout=dropout)
@@ -120,14 +118,10 @@ class LMF(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's subnetwork (text's with the text encoder), or its ``"factors"``."""
-        if stage not in ("encoders", "factors"):
-            raise ValueError(f'Parameter `stage` should be "encoders" or "factors". Found `stage = {stage!r}`.')
+        check_stage(stage, self.stages)
         if stage == "factors":
             return Modalities(**{name: self.factors[name] for name in self.dims})
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
 
 class _Factor(nn.Module):

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import AdaptationGate, Normaliser, Sequence, TransformerEncoder, masked_mean
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import AdaptationGate, Sequence, TransformerEncoder, masked_mean
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed
 from equipoise.models.output import Output
 
 
@@ -77,9 +77,7 @@ class MAGBERT(nn.Module):
         self.dims = checked_dims(dict(dims), text_encoder)
         self.text_encoder = text_encoder
         self.splits = all(hasattr(text_encoder, part) for part in ("embed", "contextualise"))
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.anchor = "text" if "text" in self.dims else next(iter(self.dims))
         self.width = self.dims[self.anchor] if self.splits else hidden
         self.encoders = nn.ModuleDict()
@@ -135,8 +133,7 @@ class MAGBERT(nn.Module):
 
         A frozen text encoder has nothing to train: text is then balanced by the pooling head.
         """
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
+        check_stage(stage)
         groups: dict[str, list[nn.Parameter]] = {}
         for name in self.dims:
             if name == self.anchor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
 from equipoise.functional import prior_mmd, reconstruction_loss
-from equipoise.layers import Normaliser, Sequence
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import Sequence
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models._mfm import Generative, factor_network
 from equipoise.models._mfn import MemoryFusion, States, ViewLSTM, by_modality, positive, resampled, ticks
 from equipoise.models.output import Output
@@ -137,9 +137,7 @@ class MFM(nn.Module):
         self.outputs = outputs
         self.steps = steps
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict({name: ViewLSTM(dim, self.widths[name]) for name, dim in self.dims.items()})
         self.fusion = MemoryFusion(
             self.widths,
@@ -225,9 +223,5 @@ class MFM(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's LSTM in MFN, text's with the text encoder."""
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
 from equipoise.functional import cmd, orthogonality_loss, reconstruction_loss
-from equipoise.layers import Normaliser, Sequence
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import Sequence
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models._utterance import UtteranceEncoder
 from equipoise.models.output import Output
 
@@ -126,9 +126,7 @@ class MISA(nn.Module):
         self.lambda_diff = lambda_diff
         self.lambda_recon = lambda_recon
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         count = len(self.dims)
         self.encoders = nn.ModuleDict(
             {
@@ -210,12 +208,9 @@ class MISA(nn.Module):
 
         The encoder of all, $E_c$, belongs to nobody.
         """
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name], self.private[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        parts = {name: [self.encoders[name], self.private[name]] for name in self.dims}
+        return with_text_encoder(parts, self.text_encoder)
 
     def _parts(self, name: str, x: Sequence) -> Subspaces:
         projected = self.encoders[name](x)

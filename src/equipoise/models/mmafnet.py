@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
 from equipoise.functional import difference_loss, orthogonality_loss, similarity_loss
-from equipoise.layers import CrossAttention, Normaliser, Sequence, TransformerEncoder, masked_mean
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import CrossAttention, Sequence, TransformerEncoder, masked_mean
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models.output import Output
 
 
@@ -119,9 +119,7 @@ class MMAFNet(nn.Module):
         self.lambda_sim = lambda_sim
         self.lambda_diff = lambda_diff
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
 
         def encoder() -> TransformerEncoder:
             return TransformerEncoder(hidden, hidden, layers=layers, heads=heads, dropout=dropout)
@@ -187,16 +185,11 @@ class MMAFNet(nn.Module):
         ``"shared"`` are the self-attentions, named ``"text_shared"`` and so on, as in ``Output.extra``. The encoder of
         all belongs to nobody.
         """
-        if stage not in ("encoders", "shared"):
-            raise ValueError(f'Parameter `stage` should be "encoders" or "shared". Found `stage = {stage!r}`.')
+        check_stage(stage, self.stages)
         if stage == "shared":
             return Modalities(**{f"{name}_shared": self.attentions[name] for name in self.dims})
-        groups: dict[str, list[nn.Module]] = {
-            name: [self.convolutions[name], self.encoders[name]] for name in self.dims
-        }
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        parts = {name: [self.convolutions[name], self.encoders[name]] for name in self.dims}
+        return with_text_encoder(parts, self.text_encoder)
 
     def _parts(self, name: str, x: Sequence) -> Parts:
         low = Sequence(self.convolutions[name](x.values.transpose(1, 2)).transpose(1, 2), x.mask).cleared()

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models._mmim import Entropy, FirstVector, Gaussian, contrast
 from equipoise.models._subnetworks import LastState, with_zeros
 from equipoise.models.output import Output
@@ -111,9 +110,7 @@ class MMIM(nn.Module):
         self.outputs = outputs
         self.alpha, self.beta, self.threshold = alpha, beta, threshold
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict()
         self.widths: dict[str, int] = {}
         for name, dim in self.dims.items():
@@ -191,12 +188,8 @@ class MMIM(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's encoder, for text the text encoder where it is trained."""
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
     def _components(self, target: Tensor) -> Tensor:
         """``[B]``: the class, or 1 and 0 for labels above and below the threshold (their mean, if several); else -1."""

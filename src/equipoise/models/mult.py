@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser, Sequence, masked_mean, positions
+from equipoise.layers import Sequence, masked_mean, positions
 from equipoise.models._crossmodal import Transformer
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models.output import Output
 
 
@@ -109,9 +109,7 @@ class MulT(nn.Module):
         self.hidden = hidden
         self.pool = pool
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict(
             {
                 name: _Convolution(dim, hidden, kernel, text_dropout if name == "text" else 0.0)
@@ -156,14 +154,10 @@ class MulT(nn.Module):
         """What is balanced: ``"encoders"``, each modality's convolution (text's with the text encoder), or
         ``"streams"``, what reads the others for it: the crossmodal transformers into it and its self-attention.
         """
-        if stage not in ("encoders", "streams"):
-            raise ValueError(f'Parameter `stage` should be "encoders" or "streams". Found `stage = {stage!r}`.')
+        check_stage(stage, self.stages)
         if stage == "streams":
             return Modalities(**{name: self.streams[name] for name in self.dims})
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
 
 class _Convolution(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser, Sequence, aligned, masked_mean, run_packed
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import Sequence, aligned, masked_mean, run_packed
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models._psp import TINY, SegmentEncoder, checked_maps, drawn, unevenness
 from equipoise.models.output import Output
 
@@ -103,9 +103,7 @@ class PSP(nn.Module):
         self.threshold = threshold
         self.lambda_pair = lambda_pair
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         width = 2 * hidden
         self.maps = checked_maps(maps or {}, self.dims)
         plain = [name for name in self.dims if name not in self.maps]
@@ -167,12 +165,8 @@ class PSP(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's attention, linear layers and LSTM; text's with the text encoder."""
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
     def _encoder(self, name: str) -> SegmentEncoder:
         return cast(SegmentEncoder, self.encoders[name])

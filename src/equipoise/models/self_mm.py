@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser, Sequence
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import Sequence
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models._subnetworks import LastState, with_zeros
 from equipoise.models._unimodal_heads import Head, Widths, unimodal_losses, widths_by_modality
 from equipoise.models._unimodal_labels import UnimodalLabels
@@ -113,9 +113,7 @@ class SelfMM(nn.Module):
         self.dims = checked_dims(dict(dims), text_encoder)
         self.outputs = outputs
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         # The vector of a fine-tuned [CLS] is a summary already; any other text is a sequence of features.
         tuned = text_encoder is not None and any(p.requires_grad for p in text_encoder.parameters())
         lstms = {name: dim for name, dim in self.dims.items() if name != "text" or not tuned}
@@ -160,12 +158,9 @@ class SelfMM(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's LSTM; for text that is fine-tuned, the text encoder."""
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {m: [self.encoders[m]] if m in self.encoders else [] for m in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        parts = {m: [self.encoders[m]] if m in self.encoders else [] for m in self.dims}
+        return with_text_encoder(parts, self.text_encoder)
 
     def _encode(self, name: str, x: Sequence) -> Tensor:
         if name in self.encoders:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import CrossAttention, FeedForward, Normaliser, Sequence, masked_mean, run_packed
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import CrossAttention, FeedForward, Sequence, masked_mean, run_packed
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models.output import Output
 
 
@@ -98,9 +98,7 @@ class TBJE(nn.Module):
         self.outputs = outputs
         self.layers = layers
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict({name: nn.LSTM(dim, hidden, batch_first=True) for name, dim in self.dims.items()})
         self.streams = nn.ModuleDict(
             {
@@ -133,14 +131,10 @@ class TBJE(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's LSTM (text's with the text encoder), or all behind, its ``"streams"``."""
-        if stage not in ("encoders", "streams"):
-            raise ValueError(f'Parameter `stage` should be "encoders" or "streams". Found `stage = {stage!r}`.')
+        check_stage(stage, self.stages)
         if stage == "streams":
             return Modalities(**{name: self.streams[name] for name in self.dims})
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
 
 class _Stream(nn.Module):

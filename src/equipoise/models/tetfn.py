@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser, Sequence, masked_max, masked_mean, positions, run_packed
+from equipoise.layers import Sequence, masked_max, masked_mean, positions, run_packed
 from equipoise.models._crossmodal import Transformer
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models._unimodal_heads import Head, Widths, unimodal_losses, widths_by_modality
 from equipoise.models._unimodal_labels import UnimodalLabels
 from equipoise.models.output import Output
@@ -107,9 +107,7 @@ class TETFN(nn.Module):
         self.dims = checked_dims(dict(dims), text_encoder)
         self.hidden = hidden
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         lstms = widths_by_modality("lstm", lstm, self.dims, _LSTM, 64)
         kernels = widths_by_modality("kernel", kernel, self.dims, _KERNEL, 3)
         widths = widths_by_modality("head_hidden", head_hidden, self.dims, _HEAD, 32)
@@ -164,14 +162,10 @@ class TETFN(nn.Module):
         """What is balanced: ``"encoders"``, each modality's encoder (text's with the text encoder), or ``"streams"``,
         what reads the others for it: the crossmodal transformers into it and its self-attention.
         """
-        if stage not in ("encoders", "streams"):
-            raise ValueError(f'Parameter `stage` should be "encoders" or "streams". Found `stage = {stage!r}`.')
+        check_stage(stage, self.stages)
         if stage == "streams":
             return Modalities(**{name: self.streams[name] for name in self.dims})
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
 
 class _Encoder(nn.Module):

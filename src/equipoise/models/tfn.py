@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import MeanEncoder, Normaliser
-from equipoise.models._inputs import checked_dims, sequences, squeezed
+from equipoise.layers import MeanEncoder
+from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models._subnetworks import LastState, with_one, with_zeros
 from equipoise.models.output import Output
 
@@ -83,9 +83,7 @@ class TFN(nn.Module):
         self.outputs = outputs
         self.output_range = None if output_range is None else (float(output_range[0]), float(output_range[1]))
         self.text_encoder = text_encoder
-        self.normaliser = Normaliser(
-            {name: dim for name, dim in self.dims.items() if name != "text" or text_encoder is None}
-        )
+        self.normaliser = make_normaliser(self.dims, text_encoder)
         self.encoders = nn.ModuleDict(
             {
                 name: LastState(dim, text_hidden, text_hidden, layers=2, relu=True, dropout=dropout)
@@ -124,12 +122,8 @@ class TFN(nn.Module):
 
     def modalities(self, stage: str = "encoders") -> Modalities:
         """What is balanced: each modality's subnetwork, text's with the text encoder."""
-        if stage != "encoders":
-            raise ValueError(f'Parameter `stage` should be "encoders". Found `stage = {stage!r}`.')
-        groups: dict[str, list[nn.Module]] = {name: [self.encoders[name]] for name in self.dims}
-        if self.text_encoder is not None:
-            groups["text"].append(self.text_encoder)
-        return Modalities(**groups)
+        check_stage(stage)
+        return with_text_encoder({name: [self.encoders[name]] for name in self.dims}, self.text_encoder)
 
 
 def outer_product(vectors: Sequence[Tensor]) -> Tensor:
