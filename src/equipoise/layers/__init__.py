@@ -10,7 +10,8 @@ from equipoise.layers.recurrent import GRUEncoder, run_packed
 from equipoise.layers.resnet import ResNetEncoder
 from equipoise.layers.sequence import Sequence, masked_last, masked_mean
 from equipoise.layers.sparse_moe import SparseMoE, cv_squared, importance, selection_probability
-from equipoise.layers.text import TextEncoder, find_text_model, weights_sha256
+from equipoise.layers.text import TextEncoder
+from equipoise.layers.text_files import find_text_model, weights_sha256
 from equipoise.layers.transformer import TransformerEncoder, positions
 from equipoise.layers.vector_moe import Routed, VectorMoE
 from equipoise.layers.windows import masked_max, windows

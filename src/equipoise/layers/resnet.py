@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from equipoise.layers.sequence import Sequence
-from equipoise.layers.text import _quiet
+from equipoise.layers.text_files import quiet
 
 
 class ResNetEncoder(nn.Module):
@@ -81,7 +81,7 @@ def _saved(weights: str, channels: int) -> Any:
     import torch
     from transformers import AutoConfig, ResNetModel
 
-    with _quiet():
+    with quiet():
         try:
             config: Any = AutoConfig.from_pretrained(weights, local_files_only=True)
         except (OSError, ValueError) as error:

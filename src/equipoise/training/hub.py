@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from equipoise.layers.text import reachable
+from equipoise.layers.text_files import reachable
 
 
 def download_model(name: str, revision: str | None = None) -> Path:
