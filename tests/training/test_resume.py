@@ -138,6 +138,15 @@ def test_a_table_that_lost_rows_is_not_built_on(dataset: Dataset, tmp_path: Path
         train(dataset, fresh_model(dataset), tmp_path)
 
 
+def test_a_table_with_other_columns_is_not_built_on(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(dataset, fresh_model(dataset), tmp_path, stop_at(8))
+    table = tmp_path / "steps.csv"
+    table.write_text(table.read_text().replace("norm_after/text", "norm_later/text", 1))
+    with pytest.raises(ValueError, match=r"steps\.csv was written by another version of equipoise"):
+        train(dataset, fresh_model(dataset), tmp_path)
+
+
 def test_another_model_does_not_fit_the_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(dataset, fresh_model(dataset), tmp_path, stop_at(8))

@@ -142,7 +142,7 @@ class TrainConfig(_Part):
     loss: Literal["l1", "mse", "cross_entropy"] | None = None
     checkpoint_every: int | None = Field(None, ge=0)
     trace_every: int = Field(10, ge=0)
-    direction_every: int = Field(400, ge=0)
+    direction_every: int = Field(500, ge=0)
     drop_modalities: Rates = 0.0
     drop_frames: Rates = 0.0
 

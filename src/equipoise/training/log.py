@@ -27,11 +27,12 @@ class RunLog:
         sizes: bytes of each file to keep, as `sizes` gave them at the checkpoint; the rest is cut off.
 
     Raises:
-        ValueError: a file is shorter than the checkpoint says.
+        ValueError: a file is shorter than the checkpoint says; or, when rows are appended, it has other columns.
     """
 
     def __init__(self, folder: Path, *, sizes: Mapping[str, int] | None = None) -> None:
         self.folder = folder
+        self._checked: set[str] = set()
         (folder / EVENTS).parent.mkdir(parents=True, exist_ok=True)
         for name in TABLES:
             _cut(folder / name, (sizes or {}).get(name, 0))
@@ -56,12 +57,25 @@ class RunLog:
         writer = csv.writer(text, lineterminator="\n")
         if rows and not _size(self.folder / name):
             writer.writerow(rows[0])
+        elif rows and name not in self._checked:
+            _check_columns(self.folder / name, rows[0])
+            self._checked.add(name)
         writer.writerows(["" if value is None else repr(value) for value in row.values()] for row in rows)
         write_durably(self.folder / name, text.getvalue().encode(), "ab")
 
     def _events(self, rows: Sequence[Row], kind: str) -> None:
         path = self.folder / EVENTS
         write_durably(path, event_bytes(rows, kind=kind, at="step", first=not _size(path)), "ab")
+
+
+def _check_columns(path: Path, row: Row) -> None:
+    with path.open(newline="", encoding="utf-8") as file:
+        header = next(csv.reader(file))
+    if header != list(row):
+        raise ValueError(
+            f"{path} was written by another version of equipoise: its columns are others. Install that version, or "
+            "start anew without resuming (`--no-resume`)."
+        )
 
 
 def _size(path: Path) -> int:

@@ -91,7 +91,7 @@ def fit(
     resume: bool = True,
     checkpoint_every: int | None = None,
     trace_every: int = 10,
-    direction_every: int = 400,
+    direction_every: int = 500,
     progress: Callable[[int, int, Row | None], None] | None = None,
     observer: Callable[[int, nn.Module], object] | None = None,
 ) -> FitResult:
