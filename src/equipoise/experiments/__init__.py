@@ -1,0 +1,1 @@
+"""Grids of trainings, their results, the statistics over them, and the tables of papers."""
