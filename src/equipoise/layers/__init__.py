@@ -3,6 +3,7 @@
 from equipoise.layers.adaptation_gate import AdaptationGate, aligned
 from equipoise.layers.attention import CrossAttention
 from equipoise.layers.cross_moe import CrossMoELayer
+from equipoise.layers.dropout import Dropout
 from equipoise.layers.feed_forward import FeedForward
 from equipoise.layers.mean import MeanEncoder
 from equipoise.layers.normaliser import Normaliser
@@ -19,6 +20,7 @@ from equipoise.layers.windows import masked_max, windows
 __all__ = [
     "AdaptationGate",
     "CrossAttention",
+    "Dropout",
     "CrossMoELayer",
     "FeedForward",
     "GRUEncoder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from equipoise.layers.attention import CrossAttention
+from equipoise.layers.dropout import Dropout
 from equipoise.layers.feed_forward import FeedForward
 from equipoise.layers.sequence import Sequence
 from equipoise.layers.sparse_moe import SparseMoE
@@ -33,7 +34,7 @@ class CrossMoELayer(nn.Module):
             if experts
             else FeedForward(dim, 4 * dim, dropout)
         )
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, query: Sequence, source: Sequence) -> Sequence:
         """``query`` ``[B, T, d]`` updated from ``source`` ``[B, S, d]``; padded frames come out as zeros."""

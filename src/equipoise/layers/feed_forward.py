@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from equipoise.layers.dropout import Dropout
+
 
 class FeedForward(nn.Module):
     """Two linear layers with a ReLU between them (Vaswani et al. 2017, Eq. 2); an expert of :class:`SparseMoE`.
@@ -17,7 +19,7 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.up = nn.Linear(dim, hidden)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.down = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.layers.attention import CrossAttention
+from equipoise.layers.dropout import Dropout
 from equipoise.layers.feed_forward import FeedForward
 from equipoise.layers.recurrent import run_packed
 from equipoise.layers.sequence import Sequence
@@ -65,7 +66,7 @@ class _Block(nn.Module):
         self.attention = CrossAttention(dim, heads, dropout)
         self.feed_forward_norm = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, 4 * dim, dropout)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, x: Sequence) -> Sequence:
         normed = Sequence(self.attention_norm(x.values), x.mask)

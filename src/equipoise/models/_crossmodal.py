@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from equipoise.layers import CrossAttention, FeedForward, Sequence, masked_last
+from equipoise.layers import CrossAttention, Dropout, FeedForward, Sequence, masked_last
 
 
 class Transformer(nn.Module):
@@ -32,7 +32,7 @@ class Block(nn.Module):
         self.attention = CrossAttention(dim, heads, dropout)
         self.feed_forward_norm = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, 4 * dim, dropout)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, x: Sequence, source: Sequence | None, *, last: bool) -> Sequence:
         query = Sequence(self.norm(x.values), x.mask)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from equipoise.layers import Dropout
+
+
+def test_it_zeroes_the_share_and_keeps_the_mean_of_values_and_gradients() -> None:
+    torch.manual_seed(0)
+    x = torch.full((200, 500), 3.0, dtype=torch.float64, requires_grad=True)
+    out = Dropout(0.25)(x)
+    kept = out != 0
+    assert float(kept.double().mean()) == pytest.approx(0.75, abs=0.005)
+    torch.testing.assert_close(out[kept], torch.full_like(out[kept], 4.0))
+    out.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, kept.double() / 0.75)
+
+
+def test_an_evaluated_layer_and_one_of_share_zero_pass_everything() -> None:
+    x = torch.randn(3, 4)
+    assert Dropout(0.5).eval()(x) is x
+    assert Dropout(0.0)(x) is x
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0])
+def test_a_share_out_of_range_is_refused(p: float) -> None:
+    with pytest.raises(ValueError, match=r"`dropout` should be at least 0 and below 1. Found"):
+        Dropout(p)
+
+
+def test_it_keeps_no_float_of_each_entry() -> None:
+    saved: list[torch.Tensor] = []
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        saved.append(x)
+        return x
+
+    x = torch.randn(8, 8, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        Dropout(0.5)(x)
+    assert [tensor.dtype for tensor in saved] == [torch.bool]
