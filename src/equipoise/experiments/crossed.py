@@ -35,8 +35,8 @@ def crossed_test(differences: Sequence[Sequence[float]] | npt.NDArray[np.float64
     $$
 
     By simulation of two equal methods at the level 0.05 it errs in 5 to 6 of 100 cases with five seeds or more, in 8
-    with three. Where samples do not vary, this is the paired t-test over seeds; where seeds do not, one over samples with
-    $\nu = \infty$.
+    with three. Where samples do not vary, this is the paired t-test over seeds; where seeds do not, one over samples
+    with $\nu = \infty$.
 
     Args:
         differences: ``[S, N]``, first − second of what each sample scores, by the two trainings of a seed.

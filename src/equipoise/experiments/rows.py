@@ -37,6 +37,8 @@ class Row:
         path: the run directory, for whoever wants to trace a figure.
         trials: settings tried on validation data before this one, itself included; None where not known.
         marks: what must stand beside every figure: ``"synthetic data"``, ``"splits leak"``.
+        against: methods (of role ``"plain"`` and ``"multi_loss"``) that it is judged by; none named: of each role the
+            one called after it, ``"plain (METHOD)"``, or else the first.
     """
 
     dataset: str
@@ -50,6 +52,7 @@ class Row:
     path: str | None = None
     trials: int | None = None
     marks: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
 
 
 def read_row(
@@ -60,6 +63,7 @@ def read_row(
     dataset: str | None = None,
     model: str | None = None,
     trials: int | None = None,
+    against: tuple[str, ...] = (),
 ) -> Row:
     """The row of a finished run directory (``test.json`` and ``predictions.csv``).
 
@@ -70,6 +74,7 @@ def read_row(
         dataset: its name in the tables; None for the dataset's own.
         model: likewise.
         trials: as in `Row`.
+        against: likewise.
 
     Raises:
         FileNotFoundError: no such file: the run has not finished.
@@ -100,6 +105,7 @@ def read_row(
         path=str(folder),
         trials=trials,
         marks=_marks(test["dataset"]),
+        against=against,
     )
 
 
