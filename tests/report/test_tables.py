@@ -8,6 +8,7 @@ import statistics
 import pytest
 
 from equipoise.report.tables import (
+    Marked,
     Spread,
     Table,
     cell_text,
@@ -153,3 +154,25 @@ def test_rich_on_a_narrow_terminal_cuts_no_word() -> None:
 def test_a_short_row_is_refused() -> None:
     with pytest.raises(ValueError, match=r"should hold 2 cells a row\. Found 1"):
         Table("t", ("a", "b"), (("x",),))
+
+
+def test_a_marked_figure_is_bold_where_the_format_has_it_and_bare_where_it_is_data() -> None:
+    figure = Marked(Spread(0.5, 0.25, 2), "†‡", bold=True)
+    table = Table("t", ("run", "mae"), (("a", figure), ("b", Marked(0.75, "§"))))
+    assert to_latex(table, 2).splitlines()[5:7] == [
+        r"a & \textbf{0.50 $\pm$ 0.25$^{\dagger}$$^{\ddagger}$} \\",
+        r"b & 0.75$^{\S}$ \\",
+    ]
+    assert to_markdown(table, 2).splitlines()[4:] == ["| a | **0.50 ± 0.25†‡** |", "| b | 0.75§ |"]
+    assert to_plain(table, 2).splitlines()[4:] == ["a    0.50 ± 0.25†‡", "b            0.75§"]
+    assert to_csv(table) == "run,mae,mae_sd\na,0.5,0.25\nb,0.75,\n"
+    assert to_records(table)["rows"] == [
+        {"run": "a", "mae": {"mean": 0.5, "sd": 0.25, "seeds": 2}},
+        {"run": "b", "mae": 0.75},
+    ]
+
+
+def test_latex_escapes_every_letter_that_tex_takes_for_an_order() -> None:
+    text = to_latex(Table("t", (r"a\b~c^d",), (("p < 0.1",),)))
+    assert r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d \\" in text
+    assert r"p $<$ 0.1 \\" in text

@@ -22,7 +22,16 @@ class Spread:
     count: int
 
 
-Cell: TypeAlias = "str | int | float | Spread | None"
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A figure with a mark behind it (``"†"``, ``"‡"``), in bold where the format has it."""
+
+    figure: float | Spread
+    mark: str = ""
+    bold: bool = False
+
+
+Cell: TypeAlias = "str | int | float | Spread | Marked | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,8 @@ def cell_text(cell: Cell, digits: int = 3) -> str:
     """
     if cell is None:
         return "–"
+    if isinstance(cell, Marked):
+        return cell_text(cell.figure, digits) + cell.mark
     if isinstance(cell, Spread):
         mean = _number(cell.mean, digits)
         return mean if cell.sd is None or mean == "–" else f"{mean} ± {_number(cell.sd, digits)}"
@@ -101,7 +112,7 @@ def to_markdown(table: Table, digits: int = 3) -> str:
 
     rule = ["---" if i == 0 or _is_text(table, i) else "---:" for i in range(len(table.columns))]
     lines = [f"**{table.title}**", "", line(table.columns), line(rule)]
-    lines += [line([cell_text(cell, digits) for cell in row]) for row in table.rows]
+    lines += [line([_bold(cell, cell_text(cell, digits), "**{}**") for cell in row]) for row in table.rows]
     for note in table.notes:
         lines += ["", note]
     return "\n".join(lines) + "\n"
@@ -109,7 +120,7 @@ def to_markdown(table: Table, digits: int = 3) -> str:
 
 def to_csv(table: Table) -> str:
     """Comma-separated values at full precision; a column with spreads is followed by its `<column>_sd`."""
-    spreads = [any(isinstance(row[i], Spread) for row in table.rows) for i in range(len(table.columns))]
+    spreads = [any(isinstance(_bare(row[i]), Spread) for row in table.rows) for i in range(len(table.columns))]
     header: list[str] = []
     for name, has_sd in zip(table.columns, spreads, strict=True):
         header += [name, f"{name}_sd"] if has_sd else [name]
@@ -118,7 +129,7 @@ def to_csv(table: Table) -> str:
     writer.writerow(header)
     for row in table.rows:
         values: list[str] = []
-        for cell, has_sd in zip(row, spreads, strict=True):
+        for cell, has_sd in zip(map(_bare, row), spreads, strict=True):
             mean, sd = (cell.mean, cell.sd) if isinstance(cell, Spread) else (cell, None)
             values += [_raw(mean), _raw(sd)] if has_sd else [_raw(mean)]
         writer.writerow(values)
@@ -128,12 +139,12 @@ def to_csv(table: Table) -> str:
 def to_latex(table: Table, digits: int = 3) -> str:
     r"""A LaTeX `tabular` with booktabs rules (`\usepackage{booktabs}`), notes as comments."""
 
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(_escape(text) for text in cells) + r" \\"
+    def line(cells: Sequence[Cell]) -> str:
+        return " & ".join(_bold(cell, _escape(cell_text(cell, digits)), r"\textbf{{{}}}") for cell in cells) + r" \\"
 
     align = "".join("l" if i == 0 or _is_text(table, i) else "r" for i in range(len(table.columns)))
     lines = [f"% {table.title}", rf"\begin{{tabular}}{{{align}}}", r"\toprule", line(table.columns), r"\midrule"]
-    lines += [line([cell_text(cell, digits) for cell in row]) for row in table.rows]
+    lines += [line(row) for row in table.rows]
     lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]
     return "\n".join(lines) + "\n"
 
@@ -141,7 +152,8 @@ def to_latex(table: Table, digits: int = 3) -> str:
 def to_records(table: Table) -> dict[str, object]:
     """The table as JSON-ready values; a spread becomes `{"mean", "sd", "seeds"}`, a NaN becomes `null`."""
 
-    def value(cell: Cell) -> object:
+    def value(marked: Cell) -> object:
+        cell = _bare(marked)
         if isinstance(cell, Spread):
             return {"mean": _finite(cell.mean), "sd": _finite(cell.sd), "seeds": cell.count}
         return _finite(cell) if isinstance(cell, float) else cell
@@ -163,7 +175,12 @@ def to_rich(table: Table, digits: int = 3) -> RichTable:
         longest = max((len(word) for text in texts for word in text.split()), default=0)
         shown.add_column(Text(name), justify="left" if left else "right", min_width=longest, overflow="fold")
     for row in table.rows:
-        shown.add_row(*(Text(cell_text(cell, digits)) for cell in row))
+        shown.add_row(
+            *(
+                Text(cell_text(cell, digits), style="bold" if isinstance(cell, Marked) and cell.bold else "")
+                for cell in row
+            )
+        )
     return shown
 
 
@@ -186,6 +203,30 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _bare(cell: Cell) -> str | int | float | Spread | None:
+    return cell.figure if isinstance(cell, Marked) else cell
+
+
+def _bold(cell: Cell, text: str, wrap: str) -> str:
+    return wrap.format(text) if isinstance(cell, Marked) and cell.bold else text
+
+
+_LATEX = {letter: "\\" + letter for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "†": r"$^{\dagger}$",
+    "‡": r"$^{\ddagger}$",
+    "§": r"$^{\S}$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+}
+
+
 def _escape(text: str) -> str:
-    escaped = "".join("\\" + letter if letter in "&%$#_{}" else letter for letter in text)
-    return escaped.replace("±", r"$\pm$").replace("–", "--")
+    return "".join(_LATEX.get(letter, letter) for letter in text)
