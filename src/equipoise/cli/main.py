@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "train a plain and a balanced model on built-in synthetic data and compare them",
     "train": "train a model on a dataset, for one seed or several",
     "evaluate": "score a finished run on a split, with or without some modalities",
+    "diagnose": "audit a finished run: what does each modality do in it?",
     "robustness": "score finished runs on missing modalities, missing frames and noise",
     "export": "save a trained model with its model card, ready to publish",
     "data": "import, generate, describe, verify and split datasets",

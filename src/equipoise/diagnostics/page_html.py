@@ -30,12 +30,13 @@ table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabu
 th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 thead th { border-bottom: 2px solid var(--line); color: var(--soft); }
 tbody th { font-weight: 600; white-space: nowrap; }
-.number { text-align: right; white-space: nowrap; }
+.number { text-align: right; }
+td.number { white-space: nowrap; }
 caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 figure { margin: 1rem 0; }
 svg { display: block; width: 100%; max-width: 34rem; height: auto; }
 :focus-visible { outline: 2px solid var(--point); }
-@media (max-width: 40rem) { th, td { padding-right: .6rem; font-size: .87rem; } .number { white-space: normal; } }
+@media (max-width: 40rem) { th, td { padding-right: .6rem; font-size: .87rem; } td.number { white-space: normal; } }
 @media print { :root { --paper: #ffffff; --ink: #000000; --soft: #333333; --line: #999999; --panel: #ffffff;
   --point: #0072b2; --mark: #b34a00; } body { padding: 0; max-width: none; font-size: 10pt; }
   section, figure, tr { break-inside: avoid; } .table { overflow: visible; } }
@@ -88,5 +89,10 @@ def _section(section: Section, number: int) -> str:
 
 
 def _row(row: Sequence[str], right: Sequence[str]) -> str:
-    cells = "".join(f"<td{side}>{escape(cell)}</td>" for cell, side in zip(row[1:], right[1:], strict=True))
+    cells = "".join(f"<td{side}>{_cell(cell, bool(side))}</td>" for cell, side in zip(row[1:], right[1:], strict=True))
     return f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>'
+
+
+def _cell(text: str, is_number: bool) -> str:
+    """Of a figure with its interval, a narrow page may break the line between the two, and nowhere else."""
+    return escape(" [".join(part.replace(" ", "\u00a0") for part in text.split(" [")) if is_number else text)

@@ -32,7 +32,7 @@ def draw(picture: Picture, name: str) -> str:
         parts.append(
             f'<path d="M{x(tick):.1f} {TOP - 4}V{bottom}" stroke="var(--line)" stroke-width="0.7"/>'
             f'<text x="{x(tick):.1f}" y="{bottom + 13}" text-anchor="middle" fill="var(--soft)" font-size="10">'
-            f"{_tick(tick)}</text>"
+            f"{_tick(tick * picture.scale)}</text>"
         )
     mark = min(max(x(picture.mark), LEFT + 20), WIDTH - RIGHT - 20)
     parts.append(

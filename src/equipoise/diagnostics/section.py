@@ -32,12 +32,14 @@ class Picture:
         points: from top to bottom.
         mark: a value to draw a line at: nothing, or chance.
         marked: what the line is.
+        scale: what the axis's numbers are multiplied by where they are written: 100 for percent and points.
     """
 
     title: str
     points: tuple[Point, ...]
     mark: float
     marked: str
+    scale: int = 1
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from equipoise.diagnostics.section import (
     point,
 )
 from equipoise.diagnostics.sections_run import controls_section, data_section, robustness_section, training_section
-from equipoise.diagnostics.wording import gap, name_of, unit
+from equipoise.diagnostics.wording import gap, name_of, scale, unit
 
 
 def sections_of(content: Content) -> list[Section]:
@@ -65,7 +65,7 @@ def _contributions(content: Content) -> Section:
         "score shared out, what modalities have in common evenly."
     )
     points = [point(metric, name, each["removal"], gap) for name, each in found.items()]
-    picture = Picture(f"Loss of {name_of(metric)} without the modality", tuple(points), 0.0, "nothing")
+    picture = Picture(f"Loss of {name_of(metric)} without the modality", tuple(points), 0.0, "nothing", scale(metric))
     return Section(
         "What each modality adds", text, ("modality", "removal", "p", "exchange", "Shapley"), tuple(rows), picture
     )
@@ -112,7 +112,7 @@ def _reached(content: Content) -> Section:
         text,
         tuple(columns),
         tuple(rows),
-        Picture(name_of(metric), tuple(points), constant, "constant"),
+        Picture(name_of(metric), tuple(points), constant, "constant", scale(metric)),
     )
 
 

@@ -15,7 +15,7 @@ from equipoise.diagnostics.section import (
     point,
     share_of,
 )
-from equipoise.diagnostics.wording import name_of, percent
+from equipoise.diagnostics.wording import name_of, percent, scale
 
 
 def data_section(content: Content) -> Section | None:
@@ -87,7 +87,7 @@ def controls_section(content: Content) -> Section | None:
         "corrected (Holm). One seed: what another one would change is not in the intervals."
     )
     constant = content["contributions"]["constant"]
-    picture = Picture(name_of(metric), tuple(points), constant, "constant")
+    picture = Picture(name_of(metric), tuple(points), constant, "constant", scale(metric))
     return Section("Controls", text, ("control", "score", "the run's lead", "p", "epochs"), tuple(rows), picture)
 
 

@@ -42,6 +42,11 @@ def unit(metric: str) -> str:
     return _UNITS[metric][2].removeprefix(" of ").strip()
 
 
+def scale(metric: str) -> int:
+    """What its numbers are multiplied by where they are written."""
+    return _UNITS[metric][0]
+
+
 def name_of(metric: str) -> str:
     """Of a score, for people."""
     return _NAMES.get(metric, metric)
