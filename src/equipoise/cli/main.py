@@ -24,12 +24,14 @@ COMMANDS = {
     "demo": "train a plain and a balanced model on built-in synthetic data and compare them",
     "train": "train a model on a dataset, for one seed or several",
     "evaluate": "score a finished run on a split, with or without some modalities",
+    "compare": "train methods, models and datasets over seeds, and compare them",
     "diagnose": "audit a finished run: what does each modality do in it?",
     "robustness": "score finished runs on missing modalities, missing frames and noise",
     "export": "save a trained model with its model card, ready to publish",
     "data": "import, generate, describe, verify and split datasets",
     "list": "names of presets, models, balancers, metrics, dataset formats and shapes",
 }
+CONFIGURED = ("train", "compare")  # every setting of a run config is a flag of theirs
 BAD_INPUT = 2
 PREFIX = "equipoise: "
 HINTS = {
@@ -114,12 +116,12 @@ def _run(command: str, arguments: list[str]) -> int:
     subparsers = parser.add_subparsers(dest="command", parser_class=Parser)
     module.add_parser(subparsers)
     overrides: dict[str, str] = {}
-    if command == "train":
+    if command in CONFIGURED:
         arguments, overrides = split_overrides(arguments)
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
         reject_unknown(unknown, subparsers.choices[command])
-    if command == "train":
+    if command in CONFIGURED:
         args.overrides = overrides
     code: int = module.run(args)
     return code
@@ -148,6 +150,8 @@ def _fail(message: str, code: int, traced: bool = False) -> int:
 
 
 def _stopped(arguments: Sequence[str]) -> str:
+    if arguments[:1] == ["compare"]:
+        return "stopped. The same command goes on where it was."
     if arguments[:1] != ["train"]:
         return "stopped."
     again = "without --no-resume " if "--no-resume" in arguments else ""

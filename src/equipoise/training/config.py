@@ -197,7 +197,7 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
     """
     values: dict[str, Any] = {}
     if path is not None:
-        values = _read_yaml(Path(path))
+        values = read_yaml(Path(path))
     # Shallow keys first, so that `balancer=agm` does not wipe out `balancer.alpha` given before it.
     for key, value in sorted((overrides or {}).items(), key=lambda item: item[0].count(".")):
         _put(values, key, _scalar(key, value) if isinstance(value, str) else value)
@@ -221,7 +221,13 @@ def dump_config(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, unchecked; no key may stand there twice.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a directory, no YAML, or no mapping.
+    """
     if path.is_dir():
         raise ValueError(f"{path} is a directory. A config is a YAML file; a dataset is given by `--data`.")
     if not path.is_file():

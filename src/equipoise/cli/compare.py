@@ -1,0 +1,219 @@
+"""`equipoise compare`: a grid of trainings in, one table out; killed anywhere, the same command goes on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from equipoise.cli.console import add_json_flag, print_json, print_table
+
+if TYPE_CHECKING:
+    from equipoise.experiments.cell import Cell
+    from equipoise.experiments.clock import Clock
+    from equipoise.experiments.rows import Row
+    from equipoise.experiments.store import Store
+    from equipoise.report.tables import Table
+
+TASTE_SECONDS = 2.0
+
+EXAMPLES = """\
+A grid in a file, on the command line, or both (flags replace the file's axes; `--section.name VALUE` goes to all runs):
+
+  datasets: {mosi: data/mosi, pom: data/pom}
+  models: [AGSSMoE, LateFusion]
+  methods:
+    plain:
+    ags:
+    strong: {balancer: ags, balancer.alpha: 1.0}
+  seeds: [0, 1, 2, 3, 4]
+  base: {train: {epochs: 30}}
+
+examples:
+  equipoise compare grid.yaml --dry-run
+  equipoise compare grid.yaml --jobs 8 --out runs/study
+  equipoise compare --data data/mosi --model AGSSMoE --method plain ags agm --seeds 0 1 2 --train.epochs 10
+
+The same command goes on where it was stopped. Controls (each modality alone, plain, plain with every modality's own
+loss) are added by themselves."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="train methods, models and datasets over seeds, and compare them",
+        epilog=EXAMPLES,
+        description="Train every method on every model, dataset and seed, with controls, and print one table.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("grid", nargs="?", metavar="GRID.YAML", help="the grid")
+    parser.add_argument("--data", nargs="+", metavar="DIR", help="datasets")
+    parser.add_argument("--model", nargs="+", metavar="NAME", help="models, see `equipoise list models`")
+    parser.add_argument("--method", nargs="+", metavar="NAME", help="see `equipoise list balancers`; `plain` for none")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds (0 1 2 3 4)")
+    parser.add_argument("--no-controls", action="store_true", help="train no controls")
+    parser.add_argument("--out", metavar="DIR", help="where results and runs go (runs/compare, or runs/GRID)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (one a core; 1 on a GPU)")
+    parser.add_argument("--merge", nargs="+", metavar="DIR", default=[], help="first take over the results of others")
+    parser.add_argument("--retry-failed", action="store_true", help="run again what has failed before")
+    parser.add_argument("--dry-run", action="store_true", help="print the cells and the estimated hours, run nothing")
+    add_json_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, check, run, print. Returns 1 where a method or control other than a modality alone has failed."""
+    from equipoise.experiments.clock import clock_of
+    from equipoise.experiments.grid import load_grid
+    from equipoise.experiments.plan import plan
+    from equipoise.experiments.store import Store
+
+    jobs = default_jobs() if args.jobs is None else args.jobs
+    if jobs < 1:
+        raise ValueError(f"Parameter `--jobs` should be 1 or more. Found {jobs}.")
+    cells = plan(load_grid(args.grid, given(args)))
+    out = Path(args.out) if args.out else Path("runs") / (Path(args.grid).stem if args.grid else "compare")
+    if args.dry_run and not out.is_dir():
+        return dry_run(cells, cells, clock_of(None, cells, jobs), json=args.json)
+    store = Store(out)
+    for other in args.merge:
+        merge(store, Path(other))
+    done, failed = store.ids(), set() if args.retry_failed else store.ids("failed")
+    waiting = [cell for cell in cells if cell.id not in done | failed]
+    clock = clock_of(store, cells, jobs)
+    if args.dry_run:
+        return dry_run(cells, waiting, clock, json=args.json)
+    try_out(waiting, clock, 0.0)
+    return compare(cells, waiting, store, clock, json=args.json)
+
+
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """The keys of a grid that the command line sets."""
+    flags = {"datasets": args.data, "models": args.model, "methods": args.method, "seeds": args.seeds}
+    found = {key: value for key, value in flags.items() if value is not None}
+    if args.data is not None:
+        found["datasets"] = {Path(path).resolve().name: path for path in args.data}
+        if len(found["datasets"]) < len(args.data):
+            raise ValueError(f"Parameter `--data` should hold folders of different names. Found {' '.join(args.data)}.")
+    if args.grid is None and args.data is None:
+        raise ValueError("nothing to compare: give a grid file, or `--data DIR`. See `equipoise compare --help`.")
+    if args.no_controls:
+        found["controls"] = False
+    return found | {"base": args.overrides}
+
+
+def default_jobs() -> int:
+    """One process a core; one on a GPU, which they would share."""
+    import torch
+
+    return 1 if torch.accelerator.is_available() else len(os.sched_getaffinity(0))
+
+
+def merge(store: Store, other: Path) -> None:
+    """Take over another store's results, and say what that was."""
+    from equipoise.experiments.store import DONE, Store
+
+    if not (other / DONE).is_dir():
+        raise FileNotFoundError(f"{other} holds no results of `equipoise compare`.")
+    merged = store.merge(Store(other))
+    print(f"equipoise: {other}: {merged.taken} results taken, {merged.same} were here.", file=sys.stderr)
+    if merged.differing:
+        print(
+            f"equipoise: warning: {len(merged.differing)} of them have other figures there; ours were kept "
+            f"(the first is {merged.differing[0]}).",
+            file=sys.stderr,
+        )
+
+
+def try_out(cells: Sequence[Cell], clock: Clock, limit: float) -> None:
+    """Try one cell of each kind that has never finished: what can't run is told before anything runs."""
+    from equipoise.cli.progress import progress
+    from equipoise.experiments.trial import estimate_seconds
+
+    kinds = {cell.kind: cell for cell in reversed(cells) if cell.kind not in clock.measured}
+    with progress(1) as start:
+        update = start("trying out")
+        for count, cell in enumerate(reversed(kinds.values()), start=1):
+            try:
+                clock.tried[cell.kind] = estimate_seconds(cell, limit)
+            except ValueError:
+                if cell.role != "alone":  # some models need two modalities; that is a finding about the model
+                    raise
+            update(count, len(kinds), {})
+
+
+def dry_run(cells: Sequence[Cell], waiting: Sequence[Cell], clock: Clock, *, json: bool) -> int:
+    """Print the cells, and how long those that have no result will take."""
+    from equipoise.experiments.clock import spoken
+    from equipoise.report.tables import Table, to_records
+
+    try_out(waiting, clock, TASTE_SECONDS)
+    todo = {cell.id for cell in waiting}
+    rows = []
+    for kind in dict.fromkeys(cell.kind for cell in cells):
+        of_kind = [cell for cell in cells if cell.kind == kind]
+        left = [cell for cell in of_kind if cell.id in todo]
+        each = clock.seconds(of_kind[0])
+        first = of_kind[0]
+        rows.append((first.dataset, first.model, first.method, len(of_kind), len(left), spoken(each)))
+    total = clock.remaining(waiting)
+    note = (
+        f"{len(cells)} cells, {len(waiting)} to run, about {spoken(total)} with {clock.jobs} at once"
+        f"{'' if total is None else f' ({total / 3600:.2f} hours)'}; less where training stops early."
+    )
+    table = Table("What would run", ("dataset", "model", "method", "cells", "to run", "each"), tuple(rows), (note,))
+    if json:
+        ids = [{**cell.record(), "to_run": cell.id in todo} for cell in cells]
+        print_json({"table": to_records(table), "hours": None if total is None else total / 3600, "cells": ids})
+    else:
+        print_table(table)
+    return 0
+
+
+def compare(cells: Sequence[Cell], waiting: Sequence[Cell], store: Store, clock: Clock, *, json: bool) -> int:
+    """Run what has no result, then print the table."""
+    from equipoise.cli.grid_progress import grid_progress
+    from equipoise.experiments.collect import collect_errors, collect_rows
+    from equipoise.experiments.pool import run_cells
+    from equipoise.experiments.train import train_cells
+    from equipoise.report.tables import to_records
+
+    for cell in waiting:
+        store.forget(cell.id)
+    with grid_progress(cells, waiting, clock) as told:
+        run_cells(waiting, train_cells(store), store, jobs=clock.jobs, told=told)
+    rows, errors = collect_rows(cells, store), collect_errors(cells, store)
+    bad = sum(store.failed(cell.id) for cell in cells if cell.role != "alone")
+    if json:
+        found = to_records(means(rows, errors)) if rows else None
+        ids = [{**cell.record(), "run": str(store.run_dir(cell.id)), "done": store.done(cell.id)} for cell in cells]
+        print_json({"store": str(store.root), "table": found, "errors": errors, "cells": ids})
+        return int(bool(bad))
+    if rows:
+        print_table(means(rows, errors))
+    else:
+        print("\n".join(f"{name}: {error}" for name, error in errors.items()))
+    print(f"\nResults: {store.root}")
+    return int(bool(bad))
+
+
+def means(rows: Sequence[Row], errors: dict[str, str]) -> Table:
+    """Mean ± standard deviation over seeds of each dataset, model and method."""
+    from equipoise.report.results import SHOWN, over_seeds
+    from equipoise.report.tables import Table
+
+    names = [name for name in SHOWN if any(name in row.metrics for row in rows)]
+    grouped: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault((row.dataset, row.model, row.method), []).append(row)
+    body = tuple(
+        (*key, len(group), *over_seeds([row.metrics for row in group], names)) for key, group in grouped.items()
+    )
+    marks = dict.fromkeys(f"{row.dataset}: {mark}." for row in rows for mark in row.marks)
+    notes = [*marks, *(f"Failed: {name}: {error}" for name, error in errors.items())]
+    return Table(
+        "Test figures, mean ± sd over seeds", ("dataset", "model", "method", "seeds", *names), body, tuple(notes)
+    )

@@ -1,0 +1,113 @@
+"""One training of a comparison, and the id that says whether two of them are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from equipoise import __version__
+from equipoise.data import load
+from equipoise.experiments.rows import Role
+from equipoise.training.config import RunConfig
+
+DECIDE = ("core", "functional", "balancers", "layers", "models", "features", "data", "metrics", "training")
+"""The rooms whose code a figure depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One training: its names in the tables, and all that decides its figures.
+
+    Attributes:
+        id: a digest of ``config``, ``code`` and ``checksum``; names are no part of it.
+        dataset: its name.
+        model: its name.
+        method: its name.
+        role: a method, or one of the controls.
+        config: the whole run config, the seed in it.
+        code: `code_version` when it was planned.
+        checksum: `data_checksum` of its dataset.
+    """
+
+    id: str
+    dataset: str
+    model: str
+    method: str
+    role: Role
+    config: RunConfig
+    code: str
+    checksum: str
+
+    @property
+    def seed(self) -> int:
+        """Of the training."""
+        return self.config.seed
+
+    @property
+    def kind(self) -> str:
+        """Cells of one kind differ in the seed alone, so they take about equally long."""
+        return f"{self.dataset}, {self.model}, {self.method}"
+
+    def record(self) -> dict[str, Any]:
+        """All of it as plain JSON values."""
+        values = {name: getattr(self, name) for name in ("id", "dataset", "model", "method", "role", "seed")}
+        return values | {"config": self.config.model_dump(mode="json"), "code": self.code, "data": self.checksum}
+
+
+def make_cell(
+    config: RunConfig,
+    *,
+    dataset: str,
+    model: str,
+    method: str,
+    role: Role = "method",
+    checksum: str | None = None,
+) -> Cell:
+    """A cell with its id.
+
+    Args:
+        config: of the run.
+        dataset: its name in the tables.
+        model: likewise.
+        method: likewise.
+        role: a method, or one of the controls.
+        checksum: of the dataset; None computes it.
+    """
+    code = code_version()
+    checksum = checksum or data_checksum(config.data)
+    # The place of the data is left out: the checksum says what lies there, on every machine.
+    decides = config.model_dump(mode="json", exclude={"data"})
+    text = json.dumps([decides, code, checksum], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:20]
+    return Cell(digest, dataset, model, method, role, config, code, checksum)
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The version, and a digest of the sources that decide a figure: a changed line makes other cells."""
+    root = Path(str(files("equipoise")))
+    digest = hashlib.sha256()
+    for room in DECIDE:
+        for file in sorted((root / room).rglob("*.py")):
+            content = file.read_bytes()
+            digest.update(f"{file.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+def data_checksum(path: str | Path) -> str:
+    """A digest of what a dataset's manifest says of its content, the checksum of every file among it.
+
+    The files themselves are not read again; `equipoise data verify` does that.
+
+    Raises:
+        FileNotFoundError: no dataset there.
+        DataError: a manifest that can't be read.
+    """
+    manifest = asdict(load(path).manifest)
+    content = {key: manifest[key] for key in ("labels", "modalities", "splits", "files", "unimodal", "arrays")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

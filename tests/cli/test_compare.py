@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from equipoise.cli.main import main
+from equipoise.training.config import make_config
+from equipoise.training.run import run
+
+TINY = ("--model.hidden", "4", "--model.encoder", "mean", "--train.epochs", "1", "--train.batch_size", "32")
+
+
+def command(data: Path, out: Path, *more: str) -> list[str]:
+    return ["compare", "--data", str(data), "--out", str(out), "--jobs", "1", *more, *TINY]
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_grid_runs_once_and_its_figures_are_those_of_single_runs(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = command(small_data, tmp_path / "out", "--method", "plain", "ags", "--seeds", "0", "--no-controls", "--json")
+    assert main(line) == 0
+    first = printed(capsys)
+    assert [row["method"] for row in first["table"]["rows"]] == ["plain", "ags"]
+    assert all(cell["done"] for cell in first["cells"])
+    assert first["errors"] == {}
+
+    config = make_config({**first["cells"][0]["config"]})
+    alone = run(config, tmp_path / "alone")
+    assert first["table"]["rows"][0]["mae"]["mean"] == alone["metrics"]["mae"]
+
+    results = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "done").iterdir()}
+    assert len(results) == 2
+    assert main(line) == 0
+    assert printed(capsys) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "done").iterdir()} == results
+
+
+def test_a_dry_run_counts_and_writes_nothing(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(small_data, out, "--no-controls", "--dry-run", "--json")) == 0
+    found = printed(capsys)
+    assert not out.exists()
+    assert [cell["seed"] for cell in found["cells"]] == [0, 1, 2, 3, 4]
+    assert found["hours"] > 0
+    assert found["table"]["rows"][0]["to run"] == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "nothing to compare: give a grid file, or `--data DIR`. See `equipoise compare --help`."),
+        (["--data", "DATA", "--method", "agss"], "Grid key `methods`: Unknown method `agss`. Did you mean `ags`?"),
+        (["--data", "DATA", "--jobs", "0"], "Parameter `--jobs` should be 1 or more. Found 0."),
+        (["--data", "DATA", "DATA"], "Parameter `--data` should hold folders of different names."),
+        (
+            ["--data", "DATA", "--train.epoch", "1"],
+            "small, LateFusion, plain: Unknown config key `train.epoch`.",
+        ),
+        (["--data", "DATA", "--train.select", "maee"], "small, LateFusion, plain: Parameter `select` should be"),
+        (["--data", "DATA", "--merge", "nowhere"], "nowhere holds no results of `equipoise compare`."),
+        (["nowhere.yaml"], "Config file not found: nowhere.yaml."),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_runs(
+    small_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    line: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *(str(small_data) if word == "DATA" else word for word in words)]) == 2
+    out, err = capsys.readouterr()
+    said = err.splitlines()[-1].removeprefix("equipoise: ")
+    assert out == ""
+    assert said.startswith(line)
+    assert not any(tmp_path.glob("runs/*/done/*"))

@@ -1,0 +1,66 @@
+"""Work that takes no time and leaves a trace, for tests of the store and the pool with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from equipoise.experiments.store import Store
+
+
+@dataclass(frozen=True)
+class Stub:
+    """A cell whose result is the square of its number."""
+
+    number: int
+
+    @property
+    def id(self) -> str:
+        return f"cell-{self.number:04d}"
+
+    def record(self) -> dict[str, Any]:
+        return {"number": self.number}
+
+
+def note(store: Store, line: str) -> None:
+    """Append a line to the store's log in one write: no kill tears it, no other process mixes into it."""
+    handle = os.open(store.root / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, f"{line}\n".encode())
+    os.close(handle)
+
+
+def noted(store: Store) -> list[str]:
+    path = store.root / "log"
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def square(store: Store, stub: Stub) -> dict[str, Any]:
+    note(store, f"{'again' if store.done(stub.id) else 'begun'} {stub.id}")
+    time.sleep(0.001)
+    return {"metrics": {"square": stub.number**2}}
+
+
+def square_or_fail(store: Store, stub: Stub) -> dict[str, Any]:
+    if stub.number % 3 == 1:
+        raise ValueError(f"{stub.number} leaves 1.")
+    return square(store, stub)
+
+
+def die_once(store: Store, stub: Stub) -> dict[str, Any]:
+    """Number 1 takes its process down the first time, number 2 every time."""
+    first = f"begun {stub.id}" not in noted(store)
+    found = square(store, stub)
+    if stub.number == 2 or (stub.number == 1 and first):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
+
+
+def wait_for_file(path: Path, store: Store, stub: Stub) -> dict[str, Any]:
+    found = square(store, stub)
+    while not path.exists():
+        time.sleep(0.01)
+    return found
