@@ -179,7 +179,8 @@ def test_verdict_where_nothing_wins_and_a_modality_leads() -> None:
     ]  # fmt: skip
     lines = verdict(fast(rows))
     assert lines[0].startswith("No method of 1 is shown to beat both")
-    assert "is not shown to differ from plain" in lines[1]
+    assert lines[1].startswith("mosi, LateFusion: not shown to differ from plain: agm (")
+    assert "points of accuracy" in lines[1]
     assert any("text alone is ahead of plain with all modalities by" in line for line in lines)
 
 

@@ -17,7 +17,8 @@ def verdict(analysis: Analysis) -> list[str]:
 
     - First, which methods beat both controls anywhere: the training without balancing, and the one with every
       modality's own loss. A method that does not has not earned its place there.
-    - Then one line for each dataset, model and method.
+    - Then, for each dataset and model, one line for each method that differs from a control, and one that names all
+      others.
     - One where a modality alone reaches more than the plain training.
     - What the number of seeds can't show.
 
@@ -25,9 +26,15 @@ def verdict(analysis: Analysis) -> list[str]:
     """
     own = [pair for pair in analysis.pairs if _role(analysis, pair) == "method"]
     lines = [_opening(analysis, own)] if own else ["No method was compared with a control."]
-    for dataset, model, method in dict.fromkeys((pair.dataset, pair.model, pair.method) for pair in own):
-        pairs = [pair for pair in own if (pair.dataset, pair.model, pair.method) == (dataset, model, method)]
-        lines.append(f"{dataset}, {model}: {_judge(method, pairs)}")
+    for place in dict.fromkeys((pair.dataset, pair.model) for pair in own):
+        here: dict[str, list[Pair]] = {}
+        for pair in own:
+            if (pair.dataset, pair.model) == place:
+                here.setdefault(pair.method, []).append(pair)
+        shown = {name: any(pair.outcome != "unclear" for pair in pairs) for name, pairs in here.items()}
+        lines += [f"{', '.join(place)}: {_judge(name, pairs)}" for name, pairs in here.items() if shown[name]]
+        unclear = [pairs for name, pairs in here.items() if not shown[name]]
+        lines += [f"{', '.join(place)}: {_unclear(unclear)}"] if unclear else []
     return lines + _alone(analysis.figures) + _limits(analysis)
 
 
@@ -88,6 +95,18 @@ def _judge(method: str, pairs: Sequence[Pair]) -> str:
     return text
 
 
+def _unclear(cases: Sequence[Sequence[Pair]]) -> str:
+    """Methods that are not shown to differ from any control."""
+    against = list(dict.fromkeys(pair.against for pairs in cases for pair in pairs))
+    named = [f"{pairs[0].method} ({_ahead(pairs[0])})" for pairs in cases]
+    return f"not shown to differ from {' or '.join(against)}: {', '.join(named)}."
+
+
+def _ahead(pair: Pair) -> str:
+    tested = "one seed: not tested" if math.isnan(pair.corrected) else p_value(pair.corrected)
+    return f"{_signed(pair)} than {pair.against}, {tested}"
+
+
 def _part(pair: Pair) -> str:
     how = {
         "better": f"beats {pair.against} by {amount(pair.metric, pair.difference)}",
@@ -101,7 +120,7 @@ def _part(pair: Pair) -> str:
 
 def _signed(pair: Pair) -> str:
     if not pair.difference:
-        return "no difference"
+        return "no better"
     return f"{amount(pair.metric, pair.difference)} {'better' if pair.difference > 0 else 'worse'}"
 
 

@@ -57,9 +57,9 @@ def pair_table(record: Record, *, title: str = "Methods against their controls")
     )
     notes = (
         "Differences are positive where the method is better, whichever way the metric points. Interval and p both: "
-        "over seeds and samples together. p samples: of these trainings alone. p seeds: sign flips; its least is what so "
-        "many seeds can give. p corrected: Holm, over all pairs, of p both (of p seeds where the metric is no mean over "
-        "samples).",
+        "over seeds and samples together. p samples: of these trainings alone. p seeds: sign flips; its least is what "
+        "so many seeds can give. p corrected: Holm, over all pairs, of p both (of p seeds where the metric is no mean "
+        "over samples).",
     )
     return Table(title, columns, tuple(rows), notes)
 
@@ -153,9 +153,9 @@ def _notes(record: Record) -> list[str]:
     lines = [
         f"Mean ± standard deviation over {seeds} seed{'' if counts == [1] else 's'}, test split.",
         "† better than the plain training, ‡ better than the plain training with every modality's own loss, "
-        f"{WORSE} worse than the plain training: p < {record['level']:g} over seeds and samples, corrected by Holm over "
-        f"{tests} pairs. Bold: the best of a column where it is better than every control it was compared with; the "
-        "best and the second are not compared.",
+        f"{WORSE} worse than the plain training: p < {record['level']:g} over seeds and samples, corrected by Holm "
+        f"over {tests} pairs. Bold: the best of a column where it is better than every control it was compared with; "
+        "the best and the second are not compared.",
     ]
     marks = dict.fromkeys(f"{part['dataset']}: {mark}." for part in record["figures"] for mark in part["marks"])
     return lines + list(marks)
