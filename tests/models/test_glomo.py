@@ -324,3 +324,14 @@ def test_one_epoch_of_training(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _glomo(**given)
+
+
+def test_each_modality_may_have_experts_of_its_own() -> None:
+    """Fig. 3b: s of each modality; a gate with fewer experts than k keeps all of its own."""
+    model = GLoMo(
+        dims={"text": 4, "audio": 3}, hidden=4, heads=2, layers=1, feed_forward=8, experts={"text": 4, "audio": 1}
+    )
+    counts = {name: len(encoder.mixer.experts) for name, encoder in model.encoders.items()}  # type: ignore[arg-type, union-attr]
+    assert counts == {"text": 4, "audio": 1}
+    with pytest.raises(ValueError, match=r"`experts` should name every modality. Found none for 'audio'"):
+        GLoMo(dims={"text": 4, "audio": 3}, hidden=4, heads=2, experts={"text": 4})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch.optim import Optimizer
 
 from equipoise.core import ApplyTo, Balancer, FactorScaling, Modalities
@@ -40,6 +43,7 @@ class AGS(Balancer):
         modalities: encoders (stage 1) or fusion branches (stage 2).
         alpha: strength, non-negative; 0 changes nothing. The paper tries 0.001 to 0.1.
         strategy: ``"average"`` or ``"max"``.
+        spared: modalities that are compared with the others and never scaled (the paper's ablations "w/o Grad").
         apply_to: ``"gradient"`` or ``"update"`` (the latter needs ``attach(optimizer)``).
         from_epoch: first epoch in which it acts.
         until_epoch: first epoch in which it no longer acts (the paper's end epoch: 2 to 8); None for ever.
@@ -67,6 +71,7 @@ class AGS(Balancer):
         *,
         alpha: float = 0.05,
         strategy: Strategy = "average",
+        spared: Sequence[str] = (),
         apply_to: ApplyTo = "gradient",
         from_epoch: int = 0,
         until_epoch: int | None = None,
@@ -76,7 +81,12 @@ class AGS(Balancer):
             raise ValueError(f"Parameter `alpha` should be non-negative. Found `alpha = {alpha}`.")
         if strategy not in ("average", "max"):
             raise ValueError(f'Parameter `strategy` should be "average" or "max". Found `strategy = {strategy!r}`.')
+        for name in spared:
+            if name not in modalities.names:
+                known = ", ".join(modalities.names)
+                raise ValueError(f"Parameter `spared` should name modalities of {known}. Found {name!r}.")
         self.alpha = alpha
+        self.spared = tuple(spared)
         self.strategy: Strategy = strategy
         self.scaling = FactorScaling(modalities, apply_to)
 
@@ -93,6 +103,9 @@ class AGS(Balancer):
             return
         norms = gradient_norms(self.modalities)
         factors = ags_factors(norms, self.alpha, self.strategy)
+        if self.spared:
+            kept = [name in self.spared for name in self.modalities.names]
+            factors = factors.masked_fill(torch.tensor(kept, device=factors.device), 1.0)
         self.scaling(factors)
         dominant = exceeds_others(norms) if self.strategy == "average" else norms == norms.max()
         self.trace = {"norms": norms, "factors": factors, "dominant": dominant}

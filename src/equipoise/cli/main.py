@@ -25,13 +25,14 @@ COMMANDS = {
     "train": "train a model on a dataset, for one seed or several",
     "evaluate": "score a finished run on a split, with or without some modalities",
     "compare": "train methods, models and datasets over seeds, and compare them",
+    "reproduce": "run a table or figure of a paper, with the published figures beside",
     "diagnose": "audit a finished run: what does each modality do in it?",
     "robustness": "score finished runs on missing modalities, missing frames and noise",
     "export": "save a trained model with its model card, ready to publish",
     "data": "import, generate, describe, verify and split datasets",
     "list": "names of presets, models, balancers, metrics, dataset formats and shapes",
 }
-CONFIGURED = ("train", "compare")  # every setting of a run config is a flag of theirs
+CONFIGURED = ("train", "compare", "reproduce")  # every setting of a run config is a flag of theirs
 BAD_INPUT = 2
 PREFIX = "equipoise: "
 HINTS = {
@@ -150,7 +151,7 @@ def _fail(message: str, code: int, traced: bool = False) -> int:
 
 
 def _stopped(arguments: Sequence[str]) -> str:
-    if arguments[:1] == ["compare"]:
+    if arguments[:1] in (["compare"], ["reproduce"]):
         return "stopped. The same command goes on where it was."
     if arguments[:1] != ["train"]:
         return "stopped."

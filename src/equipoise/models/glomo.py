@@ -67,7 +67,7 @@ class GLoMo(nn.Module):
         layers: of TE; 4 for MOSI, 3 for MOSEI, UR-FUNNY and MUStARD, 7 for CHERMA.
         heads: attention heads (released code); divides ``hidden``.
         pieces: n, local representations of a modality.
-        experts: s.
+        experts: s; or of each modality by its name (Fig. 3b), where one with fewer than k uses all of its own.
         top_k: k, experts that a sample passes through.
         fusion_layers: of the fusion's transformer encoder.
         feed_forward: hidden units in each of those layers.
@@ -96,7 +96,7 @@ class GLoMo(nn.Module):
         layers: int = 4,
         heads: int = 16,
         pieces: int = 3,
-        experts: int = 3,
+        experts: int | Mapping[str, int] = 3,
         top_k: int = 2,
         fusion_layers: int = 2,
         feed_forward: int = 2048,
@@ -133,7 +133,8 @@ class GLoMo(nn.Module):
         for name, dim in self.dims.items():
             mixer: VectorMoE | nn.Linear | None = None
             if local and moe:
-                mixer = VectorMoE(pieces * hidden, hidden, experts=experts, top_k=top_k, combine=combine)
+                number, k = _gate(experts, top_k, name)
+                mixer = VectorMoE(pieces * hidden, hidden, experts=number, top_k=k, combine=combine)
             elif local:
                 mixer = nn.Linear(pieces * hidden, hidden)
             trunk: TextTrunk | StreamTrunk
@@ -204,6 +205,15 @@ class GLoMo(nn.Module):
 def _totals(x: Tensor) -> Tensor:
     """Sums over the batch, in float32 at least: squares of differences of sums lose what bfloat16 rounds off."""
     return x.sum(dim=0, dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _gate(experts: int | Mapping[str, int], top_k: int, name: str) -> tuple[int, int]:
+    """s and k of a modality."""
+    if isinstance(experts, int):
+        return experts, top_k
+    if name not in experts:
+        raise ValueError(f"Parameter `experts` should name every modality. Found none for {name!r}.")
+    return experts[name], min(top_k, experts[name])
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
