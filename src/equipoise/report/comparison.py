@@ -154,8 +154,9 @@ def _notes(record: Record) -> list[str]:
         f"Mean ± standard deviation over {seeds} seed{'' if counts == [1] else 's'}, test split.",
         "† better than the plain training, ‡ better than the plain training with every modality's own loss, "
         f"{WORSE} worse than the plain training: p < {record['level']:g} over seeds and samples, corrected by Holm "
-        f"over {tests} pairs. Bold: the best of a column where it is better than every control it was compared with; "
-        "the best and the second are not compared.",
+        f"over {tests} pairs.",
+        "Bold: the best of a column where it is better than every control it was compared with; the best and the "
+        "second are not compared.",
     ]
     marks = dict.fromkeys(f"{part['dataset']}: {mark}." for part in record["figures"] for mark in part["marks"])
     return lines + list(marks)

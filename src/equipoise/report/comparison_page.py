@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ def comparison_page(record: Record, *, title: str = "Comparison") -> str:
     for dataset, model, metric in dict.fromkeys((p["dataset"], p["model"], p["metric"]) for p in record["pairs"]):
         here = [pair for pair in record["pairs"] if (pair["dataset"], pair["model"]) == (dataset, model)]
         part = {**record, "pairs": here}
-        table = pair_table(part, title=f"{dataset}, {model}: methods against their controls")
-        sections.append(_section(table, differences(part, f"difference in {metric}, better to the right")))
+        table = pair_table(part, title=f"{dataset}, {model}: methods against their controls, {metric}")
+        narrow = _without(table, {"dataset", "model", "metric"})
+        sections.append(_section(narrow, differences(part, f"difference in {metric}, better to the right")))
     for model, ranking in record["rankings"].items():
         half = ranking["difference"] / 2
         points = tuple(
@@ -81,4 +82,11 @@ def write_comparison(record: Record, folder: str | Path, *, title: str = "Compar
 
 def _section(table: Table, picture: Picture | None = None, *, digits: int = 3) -> Section:
     rows = tuple(tuple(cell_text(cell, digits) for cell in row) for row in table.rows)
-    return Section(table.title, " ".join(table.notes), table.columns, rows, picture)
+    text = " ".join(note for note in table.notes if not note.startswith("Bold"))  # the page's cells are plain text
+    return Section(table.title, text, table.columns, rows, picture)
+
+
+def _without(table: Table, names: Collection[str]) -> Table:
+    kept = [i for i, name in enumerate(table.columns) if name not in names]
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return Table(table.title, tuple(table.columns[i] for i in kept), rows, table.notes)
