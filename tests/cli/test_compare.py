@@ -28,12 +28,15 @@ def test_a_grid_runs_once_and_its_figures_are_those_of_single_runs(
     assert main(line) == 0
     first = printed(capsys)
     assert [row["method"] for row in first["table"]["rows"]] == ["plain", "ags"]
+    assert [(pair["method"], pair["against"]) for pair in first["pairs"]] == [("ags", "plain")]
+    assert all(Path(file).is_file() for file in first["files"])
     assert all(cell["done"] for cell in first["cells"])
     assert first["errors"] == {}
 
     config = make_config({**first["cells"][0]["config"]})
     alone = run(config, tmp_path / "alone")
-    assert first["table"]["rows"][0]["mae"]["mean"] == alone["metrics"]["mae"]
+    assert first["figures"][0]["mean"] == alone["metrics"]["mae"]
+    assert Path(first["figures"][0]["paths"][0]) == Path(first["cells"][0]["run"])
 
     results = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "done").iterdir()}
     assert len(results) == 2
@@ -66,6 +69,10 @@ def test_a_dry_run_counts_and_writes_nothing(
             "small, LateFusion, plain: Unknown config key `train.epoch`.",
         ),
         (["--data", "DATA", "--train.select", "maee"], "small, LateFusion, plain: Parameter `select` should be"),
+        (
+            ["--data", "DATA", "--metric", "accurcy"],
+            "Parameter `--metric`: Unknown metric `accurcy`. Did you mean `acc",
+        ),
         (["--data", "DATA", "--merge", "nowhere"], "nowhere holds no results of `equipoise compare`."),
         (["nowhere.yaml"], "Config file not found: nowhere.yaml."),
     ],

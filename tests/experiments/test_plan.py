@@ -43,6 +43,9 @@ def test_methods_stand_beside_their_controls_on_every_seed(data: Path) -> None:
     assert of["plain"].config == of["ags"].config.model_copy(update={"balancer": []})
     assert of["multi-loss"].config.train.unimodal_weight == 1
     assert {cell.config.threads for cell in cells} == {1}
+    assert of["ags"].against == of["agm"].against == ("plain", "multi-loss")
+    assert of["multi-loss"].against == ("plain",)
+    assert of["plain"].against == of["text alone"].against == ()
 
 
 def test_a_control_that_is_asked_for_stands_there_once(data: Path) -> None:
@@ -50,16 +53,24 @@ def test_a_control_that_is_asked_for_stands_there_once(data: Path) -> None:
     cells = planned(data, methods=methods, seeds=[0])
     assert [cell.method for cell in cells] == ["nothing", "sum", "ags", "text alone", "audio alone", "vision alone"]
     assert [cell.role for cell in cells[:3]] == ["plain", "multi_loss", "method"]
-    assert len(planned(data, methods=methods, seeds=[0], controls=False)) == 3
+    assert cells[2].against == ("nothing", "sum")
+    bare = planned(data, methods=methods, seeds=[0], controls=False)
+    assert [cell.against for cell in bare] == [cell.against for cell in cells[:3]]
 
 
 def test_a_method_that_trains_otherwise_gets_controls_of_its_own(data: Path) -> None:
-    cells = planned(data, methods={"ags": None, "sgd": {"balancer": "ags", "train.optimizer": "sgd"}}, seeds=[0])
+    sgd = {"train.optimizer": "sgd"}
+    methods = {"ags": None, "sgd": {"balancer": "ags", **sgd}, "other": {"balancer": "agm", **sgd}}
+    cells = planned(data, methods=methods, seeds=[0])
+    against = {cell.method: cell.against for cell in cells}
+    assert against["ags"] == ("plain", "multi-loss")
+    assert against["sgd"] == against["other"] == ("plain (sgd)", "multi-loss (sgd)")
+    assert against["multi-loss (sgd)"] == ("plain (sgd)",)
     of = {cell.method: cell.config for cell in cells}
     assert of["plain"].train.optimizer == "adamw"
     assert of["plain (sgd)"].train.optimizer == "sgd"
     assert of["text alone (sgd)"].train.optimizer == "sgd"
-    assert len(of) == len(cells) == 12
+    assert len(of) == len(cells) == 13
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from equipoise.experiments.clock import Clock
     from equipoise.experiments.rows import Row
     from equipoise.experiments.store import Store
-    from equipoise.report.tables import Table
 
 TASTE_SECONDS = 2.0
+TABLES = "tables"
 
 EXAMPLES = """\
 A grid in a file, on the command line, or both (flags replace the file's axes; `--section.name VALUE` goes to all runs):
@@ -55,6 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--model", nargs="+", metavar="NAME", help="models, see `equipoise list models`")
     parser.add_argument("--method", nargs="+", metavar="NAME", help="see `equipoise list balancers`; `plain` for none")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds (0 1 2 3 4)")
+    parser.add_argument("--metric", metavar="NAME", help="what is compared (accuracy, else mae)")
     parser.add_argument("--no-controls", action="store_true", help="train no controls")
     parser.add_argument("--out", metavar="DIR", help="where results and runs go (runs/compare, or runs/GRID)")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (one a core; 1 on a GPU)")
@@ -70,10 +71,14 @@ def run(args: argparse.Namespace) -> int:
     from equipoise.experiments.grid import load_grid
     from equipoise.experiments.plan import plan
     from equipoise.experiments.store import Store
+    from equipoise.report.results import SHOWN
+    from equipoise.training.arguments import unknown
 
     jobs = default_jobs() if args.jobs is None else args.jobs
     if jobs < 1:
         raise ValueError(f"Parameter `--jobs` should be 1 or more. Found {jobs}.")
+    if args.metric is not None and args.metric not in SHOWN:
+        raise ValueError(f"Parameter `--metric`: {unknown('metric', args.metric, SHOWN)}")
     cells = plan(load_grid(args.grid, given(args)))
     out = Path(args.out) if args.out else Path("runs") / (Path(args.grid).stem if args.grid else "compare")
     if args.dry_run and not out.is_dir():
@@ -87,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(cells, waiting, clock, json=args.json)
     try_out(waiting, clock, 0.0)
-    return compare(cells, waiting, store, clock, json=args.json)
+    return compare(cells, waiting, store, clock, args)
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
@@ -173,47 +178,48 @@ def dry_run(cells: Sequence[Cell], waiting: Sequence[Cell], clock: Clock, *, jso
     return 0
 
 
-def compare(cells: Sequence[Cell], waiting: Sequence[Cell], store: Store, clock: Clock, *, json: bool) -> int:
+def compare(
+    cells: Sequence[Cell], waiting: Sequence[Cell], store: Store, clock: Clock, args: argparse.Namespace
+) -> int:
     """Run what has no result, then print the table."""
     from equipoise.cli.grid_progress import grid_progress
     from equipoise.experiments.collect import collect_errors, collect_rows
     from equipoise.experiments.pool import run_cells
     from equipoise.experiments.train import train_cells
-    from equipoise.report.tables import to_records
 
     for cell in waiting:
         store.forget(cell.id)
     with grid_progress(cells, waiting, clock) as told:
         run_cells(waiting, train_cells(store), store, jobs=clock.jobs, told=told)
     rows, errors = collect_rows(cells, store), collect_errors(cells, store)
-    bad = sum(store.failed(cell.id) for cell in cells if cell.role != "alone")
-    if json:
-        found = to_records(means(rows, errors)) if rows else None
-        ids = [{**cell.record(), "run": str(store.run_dir(cell.id)), "done": store.done(cell.id)} for cell in cells]
-        print_json({"store": str(store.root), "table": found, "errors": errors, "cells": ids})
-        return int(bool(bad))
-    if rows:
-        print_table(means(rows, errors))
-    else:
-        print("\n".join(f"{name}: {error}" for name, error in errors.items()))
-    print(f"\nResults: {store.root}")
-    return int(bool(bad))
+    show(rows, errors, cells, store, args)
+    return int(any(store.failed(cell.id) for cell in cells if cell.role != "alone"))
 
 
-def means(rows: Sequence[Row], errors: dict[str, str]) -> Table:
-    """Mean ± standard deviation over seeds of each dataset, model and method."""
-    from equipoise.report.results import SHOWN, over_seeds
-    from equipoise.report.tables import Table
+def show(
+    rows: Sequence[Row], errors: dict[str, str], cells: Sequence[Cell], store: Store, args: argparse.Namespace
+) -> None:
+    """Print and write the tables, the verdict, and what has failed."""
+    from equipoise.experiments.analysis import analyse
+    from equipoise.experiments.verdicts import record
+    from equipoise.report.comparison import score_table
+    from equipoise.report.comparison_page import write_comparison
+    from equipoise.report.tables import to_records
 
-    names = [name for name in SHOWN if any(name in row.metrics for row in rows)]
-    grouped: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        grouped.setdefault((row.dataset, row.model, row.method), []).append(row)
-    body = tuple(
-        (*key, len(group), *over_seeds([row.metrics for row in group], names)) for key, group in grouped.items()
-    )
-    marks = dict.fromkeys(f"{row.dataset}: {mark}." for row in rows for mark in row.marks)
-    notes = [*marks, *(f"Failed: {name}: {error}" for name, error in errors.items())]
-    return Table(
-        "Test figures, mean ± sd over seeds", ("dataset", "model", "method", "seeds", *names), body, tuple(notes)
-    )
+    ids = [{**cell.record(), "run": str(store.run_dir(cell.id)), "done": store.done(cell.id)} for cell in cells]
+    failed = [f"Failed: {name}: {error}" for name, error in errors.items()]
+    if not rows:
+        if args.json:
+            print_json({"store": str(store.root), "errors": errors, "cells": ids})
+        else:
+            print("\n".join([*failed, f"No cell has a result. Results: {store.root}"]))
+        return
+    found = record(analyse(rows, metric=args.metric))
+    files = write_comparison(found, store.root / TABLES)
+    table = score_table(found)
+    if args.json:
+        content = {"store": str(store.root), "table": to_records(table), **found, "errors": errors, "cells": ids}
+        print_json({**content, "files": [str(file) for file in files]})
+        return
+    print_table(table)
+    print("\n".join(["", *found["verdict"], *failed, f"\nTables: {store.root / TABLES}. Runs: {store.root / 'runs'}."]))

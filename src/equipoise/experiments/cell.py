@@ -32,6 +32,7 @@ class Cell:
         config: the whole run config, the seed in it.
         code: `code_version` when it was planned.
         checksum: `data_checksum` of its dataset.
+        against: names of the controls that it is judged by.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Cell:
     config: RunConfig
     code: str
     checksum: str
+    against: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -67,6 +69,7 @@ def make_cell(
     method: str,
     role: Role = "method",
     checksum: str | None = None,
+    against: tuple[str, ...] = (),
 ) -> Cell:
     """A cell with its id.
 
@@ -77,6 +80,7 @@ def make_cell(
         method: likewise.
         role: a method, or one of the controls.
         checksum: of the dataset; None computes it.
+        against: names of the controls that it is judged by.
     """
     code = code_version()
     checksum = checksum or data_checksum(config.data)
@@ -84,7 +88,7 @@ def make_cell(
     decides = config.model_dump(mode="json", exclude={"data"})
     text = json.dumps([decides, code, checksum], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:20]
-    return Cell(digest, dataset, model, method, role, config, code, checksum)
+    return Cell(digest, dataset, model, method, role, config, code, checksum, against)
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,14 @@ def collect_rows(cells: Iterable[Cell], store: Store) -> list[Row]:
     """
     done = store.ids()
     return [
-        read_row(store.run_dir(cell.id), method=cell.method, role=cell.role, dataset=cell.dataset, model=cell.model)
+        read_row(
+            store.run_dir(cell.id),
+            method=cell.method,
+            role=cell.role,
+            dataset=cell.dataset,
+            model=cell.model,
+            against=cell.against,
+        )
         for cell in cells
         if cell.id in done
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 
 from equipoise.balancers import BALANCERS
 from equipoise.data import Dataset, load
@@ -67,8 +68,8 @@ def _of_dataset(grid: Grid, dataset: str) -> Iterator[Cell]:
                 other = cells[cell.id].method
                 raise ValueError(f"{where}: the same training as the method `{other}`. Leave one of them out.")
             cells[cell.id] = cell
-        for cell in _controls(list(cells.values()), data) if grid.controls else []:
-            cells.setdefault(cell.id, cell)
+        for cell in list(cells.values()):
+            _add_controls(cells, cell, read_modalities(cell.config, data), train=grid.controls)
         yield from cells.values()
 
 
@@ -90,32 +91,33 @@ def _role(config: RunConfig) -> Role:
     return "multi_loss" if config.train.unimodal_weight else "plain"
 
 
-def _controls(cells: Sequence[Cell], data: Dataset) -> Iterator[Cell]:
-    taken = {cell.method for cell in cells}
-    seen = {cell.id for cell in cells}
-    for cell in cells:
-        names = read_modalities(cell.config, data)
-        for folder, (kind, values) in control_configs(cell.config.model_dump(mode="json"), names).items():
-            name = {"unbalanced": "plain", "alone": f"{folder.removeprefix('alone-')} alone"}.get(kind, kind)
-            name = f"{name} ({cell.method})" if name in taken else name
-            config = make_config(values)
-            control = make_cell(
-                config,
-                dataset=cell.dataset,
-                model=cell.model,
-                method=name,
-                role="alone" if kind == "alone" else _role(config),
-                checksum=cell.checksum,
-            )
-            if control.id not in seen:
-                seen.add(control.id)
-                taken.add(name)
-                yield control
+def _add_controls(cells: dict[str, Cell], cell: Cell, modalities: list[str], *, train: bool) -> None:
+    """Put a cell's controls among the cells, unless they are there, and their names into its ``against``."""
+    taken = {each.method for each in cells.values()}
+    found = {"unbalanced": cell.method} if cell.role == "plain" else {}
+    for folder, (kind, values) in control_configs(cell.config.model_dump(mode="json"), modalities).items():
+        name = {"unbalanced": "plain", "alone": f"{folder.removeprefix('alone-')} alone"}.get(kind, kind)
+        config = make_config(values)
+        control = make_cell(
+            config,
+            dataset=cell.dataset,
+            model=cell.model,
+            method=f"{name} ({cell.method})" if name in taken else name,
+            role="alone" if kind == "alone" else _role(config),
+            checksum=cell.checksum,
+            against=(found["unbalanced"],) if kind == "multi-loss" and "unbalanced" in found else (),
+        )
+        if train:
+            cells.setdefault(control.id, control)
+        if kind != "alone" and control.id in cells:
+            found[kind] = cells[control.id].method
+    cells[cell.id] = replace(cell, against=tuple(name for name in found.values() if name != cell.method))
 
 
 def _seeded(cell: Cell, seed: int) -> Cell:
     return make_cell(
         cell.config.model_copy(update={"seed": seed}),
+        against=cell.against,
         dataset=cell.dataset,
         model=cell.model,
         method=cell.method,
