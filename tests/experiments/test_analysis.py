@@ -219,3 +219,10 @@ def test_amounts() -> None:
 def test_refuses(rows: list[Row], metric: str | dict[str, str] | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fast(rows, metric=metric)
+
+
+def test_the_least_p_of_many_seeds_is_that_of_the_flips_drawn() -> None:
+    rows = [*trainings("plain", role="plain", seeds=17), *trainings("agm", 0.5, seeds=17)]
+    (pair,) = fast(rows).pairs
+    assert pair.p_seeds >= pair.p_least == 1 / 100_001
+    assert pair.p_seeds == pytest.approx(2.0**-16, abs=3e-5)  # 2 of 2^17 patterns are as extreme
