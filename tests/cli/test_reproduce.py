@@ -57,7 +57,7 @@ def test_a_table_runs_at_the_tiny_scale_and_is_read_the_second_time(
     first = json.loads(capsys.readouterr().out)
     mae = next(each for each in first["figures"] if each["metric"] == "mae")
     assert (mae["published"], mae["row"], mae["honest"]["seeds"]) == (0.696, "end epoch 2", 1)
-    assert mae["difference"] == pytest.approx(mae["honest"]["mean"] - 0.696)
+    assert mae["difference"] is None  # generated data differ from the corpus in more than the method
     assert first["marks"] == {"mosi": "[synthetic data]"}
     (result,) = (tmp_path / "done").glob("*.json")
     before = result.stat().st_mtime_ns

@@ -74,6 +74,7 @@ def test_a_difference_is_ours_minus_the_papers() -> None:
     assert figure.difference == pytest.approx(0.15)
     assert figure.to_dict()["honest"] == {"mean": pytest.approx(0.85), "sd": pytest.approx(0.0707107), "seeds": 2}
     assert Figure("mosi", "all", "MAE", "mae", None, (0.8,)).difference is None
+    assert Figure("mosi", "all", "MAE", "mae", 0.7, (0.8,), comparable=False).difference is None
     assert Figure("mosi", "all", "MAE", "mae", 0.7).to_dict()["honest"] is None
 
 

@@ -92,21 +92,48 @@ def write(out: Path, figures: Sequence[Figure], report: Table, marks: Mapping[st
 
 
 def draw(table: Reproduction, jobs: Sequence[Job], out: Path) -> list[Path]:
-    """The picture of a figure, one a dataset."""
+    """The picture of a figure, one a dataset: gradient norms, accuracies by epoch, or t-SNE maps of the first seed."""
     from equipoise.cli.train import own_metric
+    from equipoise.report.map_plot import plot_maps
     from equipoise.report.plots import plot_norms, plot_own_accuracy
     from equipoise.report.runs import read_run
 
     found: list[Path] = []
-    for dataset in dict.fromkeys(job.dataset for job in jobs) if table.picture in ("norms", "own") else ():
-        groups: dict[str, list[Any]] = {}
+    for dataset in dict.fromkeys(job.dataset for job in jobs) if table.picture is not None else ():
+        rows: dict[str, list[Path]] = {}
         for job in jobs:
             if job.dataset == dataset and job.row.concept is None and (job.path / "test.json").is_file():
-                groups.setdefault(job.row.label, []).append(read_run(job.path))
+                rows.setdefault(job.row.label, []).append(job.path)
+        where = out / f"{dataset}-{table.picture}"
+        if rows and table.picture == "tsne":
+            found += plot_maps({label: maps(paths[0]) for label, paths in rows.items()}, where, title=table.title)
+            continue
+        groups = {label: [read_run(path) for path in paths] for label, paths in rows.items()}
         if groups and table.picture == "norms":
-            found += plot_norms(groups, out / f"{dataset}-norms", title=table.title)
+            found += plot_norms(groups, where, title=table.title)
         elif groups:
-            first = next(iter(groups.values()))[0]
-            metric = own_metric(first.epochs)
-            found += plot_own_accuracy(groups, out / f"{dataset}-own", metric=metric, title=table.title)
+            metric = own_metric(next(iter(groups.values()))[0].epochs)
+            found += plot_own_accuracy(groups, where, metric=metric, title=table.title)
     return found
+
+
+def maps(path: Path) -> dict[str, tuple[Any, Any]]:
+    """t-SNE of what a finished run makes of the test split: of each modality, each branch, and all."""
+    import numpy as np
+
+    from equipoise.diagnostics.latents import representations
+    from equipoise.diagnostics.probes import tsne
+    from equipoise.training.run import load_run
+
+    trained = load_run(path)
+    test = trained.dataset.split("test")
+    branches = dict(getattr(trained.model, "branches", None) or {})
+    found = representations(trained.model, test, trained.modalities, pairs=False, stages=branches)
+    labels = np.asarray(test.targets)
+    if test.manifest.task == "classification":
+        names = test.manifest.labels.classes
+        groups = np.array([names[int(each)] if names else str(int(each)) for each in labels])
+    else:
+        groups = np.array(["negative", "neutral", "positive"])[np.sign(labels).astype(int) + 1]
+    drawn = {name: tsne(x) for name, x in found.items()}
+    return {name: (each.points, groups[each.rows]) for name, each in drawn.items()}

@@ -28,6 +28,7 @@ class Figure:
         published: as printed; None where the paper has none.
         honest: of the epoch that validation chose, one a seed, in the paper's units.
         on_test: of the epoch that looks best on the test split, likewise; empty where there is no such figure.
+        comparable: False on synthetic data, where a difference would say nothing.
     """
 
     dataset: str
@@ -37,11 +38,14 @@ class Figure:
     published: float | None
     honest: tuple[float, ...] = ()
     on_test: tuple[float, ...] = ()
+    comparable: bool = True
 
     @property
     def difference(self) -> float | None:
         """Our mean, honestly selected, minus the published figure; None where one of the two is missing."""
-        return None if self.published is None or not self.honest else fmean(self.honest) - self.published
+        if self.published is None or not self.honest or not self.comparable:
+            return None
+        return fmean(self.honest) - self.published
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -66,17 +70,23 @@ def gather(table: Reproduction, jobs: Sequence[Job]) -> list[Figure]:
             if not mine and row.absent is None:
                 continue
             published = table.published(row, dataset)
+            real = not any(_report(job)["dataset"]["synthetic"] for job in done)
             for column, metric in table.columns_of(dataset).items():
                 found = [_figures(job, metric, jobs) for job in done]
                 honest = tuple(own for own, _ in found if own is not None)
                 on_test = tuple(best for _, best in found if best is not None)
-                figures.append(Figure(dataset, row.label, column, metric, published[column], honest, on_test))
+                figures.append(Figure(dataset, row.label, column, metric, published[column], honest, on_test, real))
     return figures
+
+
+def _report(job: Job) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((job.path / "test.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _figures(job: Job, metric: str, jobs: Sequence[Job]) -> tuple[float | None, float | None]:
     """Ours, honest and best on test, in the paper's units."""
-    report = json.loads((job.path / "test.json").read_text(encoding="utf-8"))
+    report = _report(job)
     kind, *rest = metric.split("/")
     if metric == "parameters":
         return float(report["parameters"]), None
