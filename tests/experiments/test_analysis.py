@@ -182,6 +182,8 @@ def test_verdict_where_nothing_wins_and_a_modality_leads() -> None:
     assert lines[1].startswith("mosi, LateFusion: not shown to differ from plain: agm (")
     assert "points of accuracy" in lines[1]
     assert any("text alone is ahead of plain with all modalities by" in line for line in lines)
+    ensemble = verdict(fast([*rows, *trainings("ensemble", 0.2, role="ensemble")]))
+    assert any("ensemble is ahead of plain" in line for line in ensemble)
 
 
 def test_a_gain_without_the_multi_loss_beside_it_is_no_proof() -> None:

@@ -19,7 +19,7 @@ def verdict(analysis: Analysis) -> list[str]:
       modality's own loss. A method that does not has not earned its place there.
     - Then, for each dataset and model, one line for each method that differs from a control, and one that names all
       others.
-    - One where a modality alone reaches more than the plain training.
+    - One where a modality alone, or the ensemble of them, reaches more than the plain training.
     - What the number of seeds can't show.
 
     A difference is one where its p, corrected by Holm over all pairs, is below the level.
@@ -129,7 +129,7 @@ def _alone(figures: Sequence[Figure]) -> list[str]:
     for dataset, model in dict.fromkeys((figure.dataset, figure.model) for figure in figures):
         here = [f for f in figures if (f.dataset, f.model) == (dataset, model) and math.isfinite(f.mean)]
         plain = next((figure for figure in here if figure.role == "plain"), None)
-        alone = [figure for figure in here if figure.role == "alone"]
+        alone = [figure for figure in here if figure.role in ("alone", "ensemble")]
         if plain is None or not alone:
             continue
         sign = 1 if better(plain.metric) == "max" else -1
