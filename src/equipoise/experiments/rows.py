@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -85,7 +85,7 @@ def read_row(
     with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     metrics = {name: math.nan if value is None else float(value) for name, value in test["metrics"].items()}
-    scores = sample_scores(column(table, "prediction"), column(table, "target"), metrics)
+    scores = sample_scores(_column(table, "prediction"), _column(table, "target"), metrics)
     for name, values in scores.items():
         found = float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
         if not math.isclose(found, metrics[name], rel_tol=1e-5, abs_tol=1e-6) and not math.isnan(metrics[name]):
@@ -148,13 +148,13 @@ def _bin(values: Floats, cuts: tuple[float, ...]) -> npt.NDArray[np.int64]:
     return np.searchsorted(np.array(cuts, dtype=np.float32), values.astype(np.float32), side="left")
 
 
-def column(table: Sequence[Mapping[str, str]], name: str) -> Floats:
-    """``[n, R]`` from the rows of a ``predictions.csv``: its column `name`, or those under ``name/``."""
-    names = [each for each in table[0] if each == name] or [each for each in table[0] if each.startswith(f"{name}/")]
+def _column(table: list[dict[str, str]], name: str) -> Floats:
+    names = [column for column in table[0] if column == name] or [
+        column for column in table[0] if column.startswith(f"{name}/")
+    ]
     # `prediction/<modality>/<output>` follows `prediction/<output>`: the target tells how many outputs there are
-    outputs = sum(each == "target" or each.startswith("target/") for each in table[0])
-    names = names if name == "probability" else names[:outputs]
-    return np.array([[float(row[each]) for each in names] for row in table])
+    outputs = sum(column == "target" or column.startswith("target/") for column in table[0])
+    return np.array([[float(row[column]) for column in names[:outputs]] for row in table])
 
 
 def _marks(dataset: Mapping[str, Any]) -> tuple[str, ...]:
