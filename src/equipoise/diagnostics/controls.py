@@ -140,7 +140,7 @@ def run_controls(
     manifest = load(config["data"]).manifest
     task, scale = manifest.task, manifest.labels.scale
     chosen = check_metric(metric, task)
-    ids, target, outputs = _predictions(folder, task)
+    ids, target, outputs = read_predictions(folder, task)
     rows = [_trained("the run", "run", found)]
     said: dict[str, Floats] = {"the run": outputs}
     members: dict[str, Floats] = {}
@@ -155,7 +155,7 @@ def run_controls(
         except ValueError as error:
             rows.append(Control(title, kind, {}, reason=str(error)))
             continue
-        theirs, _, said[title] = _predictions(place, task)
+        theirs, _, said[title] = read_predictions(place, task)
         if theirs != ids:
             raise ValueError(f"{place} should predict the test samples of {folder}. Found others: delete it.")
         rows.append(_trained(title, kind, json.loads(_text(place / "test.json"))))
@@ -167,7 +167,7 @@ def run_controls(
     alone = [row for row in rows if row.kind == "alone"]
     if len(alone) > 1:
         without = [row.name for row in alone if row.reason is not None]
-        for title, mixed in ({} if without else _ensembles(list(members.values()), task)).items():
+        for title, mixed in ({} if without else ensembles(list(members.values()), task)).items():
             said[title] = mixed
             metrics = evaluate_metrics(task, mixed.astype(np.float32), target, scale=scale)
             epochs, seconds = sum(row.epochs for row in alone), sum(row.seconds for row in alone)
@@ -194,7 +194,8 @@ def _compared(
     return [row if row.lead is None else replace(row, lead=replace(row.lead, p=next(corrected))) for row in found]
 
 
-def _ensembles(members: list[Floats], task: str) -> dict[str, Floats]:
+def ensembles(members: list[Floats], task: str) -> dict[str, Floats]:
+    """``{name: outputs}`` of several models together, from what `read_predictions` says of each: untrained mixtures."""
     if task == "regression":
         return {"ensemble": np.mean(members, axis=0)}
     # Log-probabilities are logits, up to a number a sample that changes nothing.
@@ -208,7 +209,7 @@ def _trained(name: str, kind: Kind, report: Mapping[str, Any]) -> Control:
     return Control(name, kind, metrics, epochs=epochs, seconds=epochs * report["seconds_per_epoch"])
 
 
-def _predictions(folder: Path, task: str) -> tuple[list[str], npt.NDArray[Any], Floats]:
+def read_predictions(folder: Path, task: str) -> tuple[list[str], npt.NDArray[Any], Floats]:
     """Ids, targets, and outputs or log-probabilities of the test split."""
     rows = list(csv.reader(_text(folder / "predictions.csv").splitlines()))
     header, body = rows[0], rows[1:]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from equipoise.experiments.cell import Cell
+from equipoise.experiments.ensemble import ensemble_rows
 from equipoise.experiments.rows import Row, read_row
 from equipoise.experiments.store import Store
 
 
-def collect_rows(cells: Iterable[Cell], store: Store) -> list[Row]:
-    """A row for every cell that has a result, in the order of the cells, under their names.
+def collect_rows(cells: Sequence[Cell], store: Store) -> list[Row]:
+    """A row for every cell that has a result, under its names, and those of the ensembles of modalities alone.
 
     Raises:
         FileNotFoundError: the run directory of one is gone.
         ValueError: one whose predictions are not those of its figures.
     """
     done = store.ids()
-    return [
-        read_row(
+    rows = {
+        cell.id: read_row(
             store.run_dir(cell.id),
             method=cell.method,
             role=cell.role,
@@ -28,7 +29,8 @@ def collect_rows(cells: Iterable[Cell], store: Store) -> list[Row]:
         )
         for cell in cells
         if cell.id in done
-    ]
+    }
+    return [*rows.values(), *ensemble_rows(cells, rows, store)]
 
 
 def collect_errors(cells: Iterable[Cell], store: Store) -> dict[str, str]:
