@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -44,7 +45,9 @@ def _mixed(members: list[Cell], rows: Mapping[str, Row], suffix: str, store: Sto
         raise ValueError(f"{folders[0]} and {folders[1]} should predict the same samples. Found others.")
     found: list[Row] = []
     for name, outputs in ensembles([each[2] for each in read], manifest.task).items():
-        metrics = evaluate_metrics(manifest.task, outputs.astype(np.float32), target, scale=manifest.labels.scale)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an undefined correlation: it is NaN in the row
+            metrics = evaluate_metrics(manifest.task, outputs.astype(np.float32), target, scale=manifest.labels.scale)
         said = outputs.argmax(axis=1) if manifest.task == "classification" else outputs
         guess, label = (np.asarray(each, np.float64).reshape(len(ids), -1) for each in (said, target))
         scores = sample_scores(guess, label, metrics)
