@@ -114,6 +114,13 @@ def test_overrides_go_over_every_run(tmp_path: Path) -> None:
         plan(table, data, Store(tmp_path), rows=["gamma"])
 
 
+def test_a_row_without_text_is_given_no_text_encoder(tmp_path: Path) -> None:
+    table = load("glomo.table4")
+    data = tiny_data(table, tmp_path / "data", ["mosi"])
+    jobs = plan(table, data, Store(tmp_path), rows=["V+A (", "V+T"], overrides={"text.encoder": "minilm"})
+    assert [(job.row.name, job.cell.config.text.encoder) for job in jobs] == [("V+A", None), ("V+T", "minilm")]
+
+
 def test_data_are_found_under_their_names_or_named_where_missing(tmp_path: Path) -> None:
     table = load("ags-smoe.table3")
     with pytest.raises(FileNotFoundError) as error:

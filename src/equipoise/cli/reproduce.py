@@ -78,7 +78,11 @@ def run(args: argparse.Namespace) -> int:
     cells = [cell for wave in waves(jobs) for cell in wave]
     clock = clock_of(store, cells, jobs_at_once)
     if args.dry_run:
-        return dry_run(cells, [cell for cell in cells if not store.done(cell.id)], clock, json=args.json)
+        first = waves(jobs)[0]  # what learns from these can't be tried before they have run
+        code = dry_run(first, [cell for cell in first if not store.done(cell.id)], clock, json=args.json)
+        if len(first) < len(cells) and not args.json:
+            print(f"{len(cells) - len(first)} more runs learn from these, and are not in the estimate.")
+        return code
     execute(jobs, store, jobs_at_once, retry=args.retry_failed)
     figures = gather(table, jobs)
     errors, marks = failures(jobs, store), marks_of(jobs)

@@ -173,5 +173,7 @@ def _alter(values: dict[str, Any], overrides: Mapping[str, Any], tiny: bool) -> 
             values["model"] |= {"hidden": 4 * values["model"].get("heads", 4), "layers": 1}
         if values["model"].get("maxout") is not None:
             values["model"]["maxout"] = [8, 4]
+    textless = values["modalities"] is not None and "text" not in values["modalities"]
     for key, value in overrides.items():
-        put(values, key, value)
+        if not (textless and key == "text.encoder"):  # the other rows are given a text encoder, and this one has no use
+            put(values, key, value)
