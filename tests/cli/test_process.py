@@ -99,6 +99,8 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
 def test_a_signal_inside_an_import_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\n")
     code = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what runs in the background may ignore it
         "from equipoise.cli.process import stopping\n"
         "with stopping('stopped.'):\n"
         "    try:\n"
