@@ -18,7 +18,7 @@ class CrossAttention(nn.Module):
 
     Dropout drops a frame of the source from a head for all queries at once. Each weight is dropped as often as with
     dropout on the weights themselves, and its mean is the same; but the weights are never written out, as they would
-    be otherwise on a processor: on 500 frames over 375 that takes four times as long, and 15 times the memory.
+    be otherwise on a processor: on 500 frames over 375 that takes four times as long.
 
     Args:
         dim: width d of both streams
