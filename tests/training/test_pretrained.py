@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,20 @@ def test_a_frozen_encoder_is_kept_byte_for_byte(bert: Path, dataset: Dataset, tm
     again = open_dataset(str(dataset.path), own)
     assert sorted(dataset.cache_dir.iterdir()) == before  # the same key: nothing was encoded again
     assert torch.equal(torch.from_numpy(again.sequence("text", 3)), torch.from_numpy(opened.sequence("text", 3)))
+
+
+def test_how_clips_were_read_comes_along(bert: Path, dataset: Dataset, tmp_path: Path) -> None:
+    recipe = {"audio": {"name": "log-mel", "arguments": {"bands": 40}}, "align": "none"}
+    manifest = replace(dataset.manifest, extra={**dataset.manifest.extra, "extraction": recipe})
+    names = dataset.modalities
+    model = LMF(dims={name: each.dim for name, each in manifest.modalities.items()})
+    folder = save_pretrained(model, tmp_path / "saved", describe(Dataset(dataset.path, manifest), names))
+    assert from_pretrained(folder)[1].extraction == recipe
+    assert describe(dataset, names).extraction is None  # made of feature files: it can read no clips
+    config = json.loads((folder / "config.json").read_text())
+    del config["info"]["extraction"]  # as a version without the field has saved it
+    (folder / "config.json").write_text(json.dumps(config))
+    assert from_pretrained(folder)[1] == describe(dataset, names)
 
 
 class Remembering(nn.Module):

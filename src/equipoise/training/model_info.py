@@ -44,6 +44,8 @@ class ModelInfo:
         synthetic: the data were made up.
         text: how transcripts are read; None where the dataset has text features of its own, or no text.
         run: how it was trained, as far as that is known: protocol, seed, epoch, balancer, loss.
+        extraction: how clips became what it was trained on, as `equipoise.extraction.recipe.Recipe` says it; None
+            where it was trained on feature files, so that it can read no clips.
     """
 
     modalities: dict[str, ModalityInfo]
@@ -53,6 +55,7 @@ class ModelInfo:
     synthetic: bool
     text: TextInfo | None = None
     run: dict[str, Any] = field(default_factory=dict)
+    extraction: dict[str, Any] | None = None
 
 
 def describe(
@@ -70,6 +73,7 @@ def describe(
         FileNotFoundError: the text encoder is no longer where it was.
     """
     manifest = dataset.manifest
+    extraction = manifest.extra.get("extraction")
     found = None
     if text is not None and text.encoder is not None:
         from equipoise.layers import find_text_model, weights_sha256
@@ -84,4 +88,5 @@ def describe(
         synthetic=manifest.synthetic,
         text=found,
         run=dict(run or {}),
+        extraction=extraction if isinstance(extraction, dict) else None,
     )
