@@ -140,7 +140,7 @@ def open_clip(path: str | PathLike[str], *, start: float = 0.0, end: float | Non
         end: seconds at which it ends; the end of the file by default, and if it lies behind that.
 
     Raises:
-        MediaError: no such file, not a media file, neither audio nor moving pictures in it, or it ends before ``start``.
+        MediaError: no such file, no media file, nothing to hear or see in it, or it ends before ``start``.
         ValueError: ``start`` below 0, or ``end`` not behind it.
         ModuleNotFoundError: the extra ``extract`` is not installed.
     """
