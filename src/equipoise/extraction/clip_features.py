@@ -1,0 +1,113 @@
+"""One clip to its features, as a recipe says; the same for making a dataset, scoring and serving."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from os import PathLike
+from pathlib import Path
+
+from equipoise.extraction.extracted import ExtractedClip
+from equipoise.extraction.recipe import Recipe
+from equipoise.features.clip import Clip, MediaError, decoder, open_clip
+from equipoise.features.extractors import from_settings
+from equipoise.features.stream import Extractor, check_settings, no_frames
+from equipoise.features.transcript import Transcript
+
+
+def extract_clip(
+    path: str | PathLike[str],
+    recipe: Recipe,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    text: str | Transcript | None = None,
+    id: str | None = None,
+) -> ExtractedClip:
+    """The features and the transcript of one clip, or of one segment of it.
+
+    What a clip lacks (no audio track, no face) is a stream without frames that says why. A track that can't be decoded
+    is taken for absent where another one can.
+
+    Args:
+        path: the file.
+        recipe: how; extractors are built once in a process and kept.
+        start: seconds at which the segment begins.
+        end: seconds at which it ends; the end of the file by default.
+        text: what is said; None to look for it as the recipe tells.
+        id: name in tables; the file's name without its ending by default.
+
+    Raises:
+        MediaError: the file is missing, or nothing of it can be decoded.
+        ValueError: the recipe asks for another version of a library than there is here; see `check_recipe`.
+        ModuleNotFoundError: an extractor needs an extra that is not installed.
+    """
+    check_recipe(recipe)
+    clip = open_clip(path, start=start, end=end)
+    extractors = _extractors(_key(recipe))
+    streams, broken = {}, []
+    for name, extractor in extractors.items():
+        try:
+            streams[name] = extractor.extract(clip)
+        except MediaError as error:
+            broken.append(error)
+            streams[name] = no_frames(len(extractor.columns), str(error))
+    if broken and not any(len(stream.values) for stream in streams.values()):
+        raise broken[0]
+    transcript = find_transcript(clip, recipe, text)
+    return ExtractedClip(
+        id=Path(path).stem if id is None else id,
+        streams=streams,
+        transcript=transcript,
+        duration=clip.duration,
+        facts=clip.facts,
+        notes=tuple(clip.notes),
+    )
+
+
+def find_transcript(clip: Clip, recipe: Recipe, text: str | Transcript | None) -> Transcript | None:
+    """What is said in a clip: as given; None where the recipe has no use for it or nothing is known."""
+    if not recipe.text:
+        return None
+    if isinstance(text, str):
+        return Transcript(" ".join(text.split())) if text.strip() else None
+    return text
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse a recipe whose features would come out otherwise here.
+
+    Raises:
+        ValueError: an extractor that is not there, or other versions of libraries; one line.
+        ModuleNotFoundError: an extra that is not installed.
+    """
+    _checked(_key(recipe))
+
+
+def columns_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Names of the features of each modality that a recipe extracts.
+
+    Raises:
+        ValueError: as `check_recipe`.
+        ModuleNotFoundError: likewise.
+    """
+    return {name: tuple(extractor.columns) for name, extractor in _extractors(_key(recipe)).items()}
+
+
+def _key(recipe: Recipe) -> str:
+    return json.dumps(recipe.to_json(), sort_keys=True)
+
+
+@lru_cache(maxsize=8)
+def _checked(key: str) -> None:
+    recipe = Recipe(**json.loads(key))
+    _extractors(key)
+    if recipe.decoder is not None:
+        check_settings({"name": "the decoder", **recipe.decoder}, {"name": "the decoder", **decoder()})
+
+
+@lru_cache(maxsize=8)
+def _extractors(key: str) -> dict[str, Extractor]:
+    recipe = Recipe(**json.loads(key))
+    given = {"audio": recipe.audio, "vision": recipe.vision}
+    return {name: from_settings(settings) for name, settings in given.items() if settings is not None}
