@@ -64,3 +64,10 @@ def wait_for_file(path: Path, store: Store, stub: Stub) -> dict[str, Any]:
     while not path.exists():
         time.sleep(0.01)
     return found
+
+
+def square_or_sleep(store: Store, stub: Stub) -> dict[str, Any]:
+    """Odd numbers sleep for a minute."""
+    found = square(store, stub)
+    time.sleep(60 * (stub.number % 2))
+    return found

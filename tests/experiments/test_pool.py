@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.experiments.stub_work import Stub, die_once, noted, square, square_or_fail, wait_for_file
+from tests.experiments.stub_work import Stub, die_once, noted, square, square_or_fail, square_or_sleep, wait_for_file
 
 from equipoise.experiments.pool import run_cells
 from equipoise.experiments.store import Store
@@ -115,6 +115,33 @@ def test_a_cell_that_another_process_holds_is_left_to_it(tmp_path: Path, fork: B
 def _hold(root: Path, gate: Path) -> None:
     store = Store(root)
     run_cells([Stub(0)], partial(wait_for_file, gate, store), store, context=multiprocessing.get_context("fork"))
+
+
+def test_a_cell_over_the_limit_is_ended_and_recorded_and_the_rest_go_on(tmp_path: Path, fork: BaseContext) -> None:
+    store, told = Store(tmp_path), []
+    cells = [Stub(number) for number in range(5)]
+    run_cells(
+        cells,
+        partial(square_or_sleep, store),
+        store,
+        jobs=2,
+        limit_seconds=0.3,
+        context=fork,
+        told=lambda cell, what, seconds: told.append((cell.number, what, seconds)),
+    )
+    assert store.ids() == {cells[i].id for i in (0, 2, 4)}
+    assert store.ids("failed") == {cells[i].id for i in (1, 3)}
+    record = store.read(cells[1].id)
+    assert record["error"] == "It was ended: it took longer than 0.3 s."
+    assert 0.3 <= record["seconds"] < 30
+    assert len(noted(store)) == len(cells)  # no second attempt
+    assert [what for number, what, _ in told if number == 3] == ["start", "died", "failed"]
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, float("nan")])
+def test_no_time_is_refused(tmp_path: Path, limit: float) -> None:
+    with pytest.raises(ValueError, match=rf"`limit_seconds` should be above 0\. Found `limit_seconds = {limit}`\."):
+        run_cells([Stub(0)], partial(square, Store(tmp_path)), Store(tmp_path), limit_seconds=limit)
 
 
 def test_no_jobs_is_refused(tmp_path: Path) -> None:
