@@ -5,7 +5,6 @@ relative to the CSV; an empty cell means that the sample lacks the modality.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from equipoise.data.importers._common import (
     refuse_split,
     split_name,
 )
-from equipoise.data.importers.npz import labels_of
+from equipoise.data.importers.tables import guess_task, parse_labels, read_columns
 
 COLUMNS = ("id", "split", "label", "text", "speaker", "group")
 
@@ -52,45 +51,33 @@ def read(
         scale: ``"mosi"`` or ``"sims"``, whose range it implies.
 
     """
-    rows, header = _table(path)
-    if not rows:
-        raise DataError(f"{path} has no rows.")
-    names = {v: k for k, v in (map or {}).items()}
-    unknown = [column for column in names if column not in header]
-    if unknown:
-        raise DataError(f"{path} has no column `{unknown[0]}`. It has: {', '.join(header)}.")
-    columns = {
-        names.get(key, key): [row[i] for row in rows]
-        for i, key in enumerate(header)
-        if key in names or key not in (map or {})  # a column whose name is given to another is not read
-    }
+    columns = read_columns(path, map)
     for key in ("id", "label"):
         if key not in columns:
-            raise DataError(f"{path} has no column `{key}`. It has: {', '.join(header)}.")
+            raise DataError(f"{path} has no column `{key}`. It has: {', '.join(columns)}.")
     if "split" in columns:
         refuse_split(split, str(path))
         known = dict(split_values or {})
         splits = [split_name(known.get(v, v), f"{path}: row {i + 2}") for i, v in enumerate(columns["split"])]
     elif split:
-        splits = [split_name(split, "Parameter `split`")] * len(rows)
+        splits = [split_name(split, "Parameter `split`")] * len(columns["id"])
     else:
         raise DataError(
             f"{path} has no column `split`. Name one, `--map split=COLUMN`, or one for all, `--split train`."
         )
     chosen = checked_scale(scale)
     bounds = label_range or (RANGES[chosen] if chosen else None)
-    guess = "regression" if bounds or _decimals(columns["label"]) else "classification"
-    kind = task or guess
-    labels, class_names = _labels(columns["label"], kind, classes, f"{path}: label")
+    kind = task or guess_task(columns["label"], bounds)
+    labels, class_names = parse_labels(columns["label"], kind, classes, f"{path}: label")
     files = [name for name in columns if name not in COLUMNS and not name.startswith("label_")]
     single = {
-        name: _labels(columns[f"label_{name}"], kind, class_names, f"{path}: label_{name}")[0]
+        name: parse_labels(columns[f"label_{name}"], kind, class_names, f"{path}: label_{name}")[0]
         for name in files
         if f"label_{name}" in columns
     }
     modalities = {name: _features(path, columns["id"], name, columns[name]) for name in files}
     if not modalities and "text" not in columns:
-        raise DataError(f"{path} has neither text nor a modality. It has: {', '.join(header)}.")
+        raise DataError(f"{path} has neither text nor a modality. It has: {', '.join(columns)}.")
     return ImportedData(
         name=path.stem,
         source=path.name,
@@ -108,45 +95,6 @@ def read(
         unimodal_labels=single or None,
         assumptions=() if task else (f"the labels are {'classes' if kind == 'classification' else 'numbers'}",),
     )
-
-
-def _table(path: Path) -> tuple[list[list[str]], list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a UTF-8 CSV file: {error}.") from None
-    if not lines:
-        raise DataError(f"{path} is empty.")
-    header = [name.strip() for name in lines[0]]
-    if len(set(header)) < len(header) or "" in header:
-        raise DataError(f"{path}: the header has an empty or repeated name: {', '.join(header)}.")
-    rows = [line for line in lines[1:] if line]
-    for i, row in enumerate(rows):
-        if len(row) != len(header):
-            raise DataError(f"{path}: row {i + 2} has {len(row)} cells, the header {len(header)}.")
-    return rows, header
-
-
-def _decimals(values: Sequence[str]) -> bool:
-    try:
-        numbers = [float(v) for v in values]
-    except ValueError:
-        return False
-    return any("." in v for v in values) or any(n < 0 for n in numbers)
-
-
-def _labels(
-    values: Sequence[str], task: str, classes: Sequence[str] | None, where: str
-) -> tuple[Array, list[str] | None]:
-    if task == "regression":
-        try:
-            array = np.array([float(v) for v in values], dtype=np.float32)
-        except ValueError as error:
-            raise DataError(f"{where} should hold numbers: {error}.") from None
-        return array, None
-    _, labels, names = labels_of(np.array(values), task, classes, where)
-    return labels, names
 
 
 def _features(path: Path, ids: Sequence[str], modality: str, cells: Sequence[str]) -> Rows:
