@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
-from equipoise.metrics._counts import confusion, f1_macro, f1_per_class, f1_weighted
+from equipoise.metrics._counts import f1_macro, f1_per_class, f1_weighted
 from equipoise.metrics._inputs import check_classes
 
 if TYPE_CHECKING:
@@ -37,17 +37,42 @@ class ClassificationCounts(NamedTuple):
     hits: Tensor  # [15] int64
 
 
-def _classification_update(logits: Tensor, target: Tensor) -> ClassificationCounts:
+class ClassificationSamples(NamedTuple):
+    """What each sample adds to the sums, so that resamples need not classify again."""
+
+    classes: int
+    cell: Tensor  # [N] int64, of the confusion matrix, row by row
+    nll: Tensor  # [N] float64
+    bin: Tensor  # [N] int64, of the top probability
+    confidence: Tensor  # [N] float64, the top probability
+    hit: Tensor  # [N] float64, 1 where it is right
+
+
+def _classification_samples(logits: Tensor, target: Tensor) -> ClassificationSamples:
+    classes = logits.shape[1]
     log_probs = logits.double().log_softmax(1)
     top, predicted = log_probs.max(1)
     confidence = top.exp()
     edges = torch.linspace(0, 1, ECE_BINS + 1, dtype=torch.float64, device=logits.device)
-    inside = torch.nn.functional.one_hot(torch.bucketize(confidence, edges[1:-1]), ECE_BINS)  # [N, 15]
+    return ClassificationSamples(
+        classes=classes,
+        cell=target.long() * classes + predicted,
+        nll=-log_probs.gather(1, target[:, None])[:, 0],
+        bin=torch.bucketize(confidence, edges[1:-1]),
+        confidence=confidence,
+        hit=(predicted == target).double(),
+    )
+
+
+def _classification_counts(samples: ClassificationSamples, rows: Tensor | None = None) -> ClassificationCounts:
+    """Sums over the rows, which may repeat; over all samples by default."""
+    classes, *fields = samples
+    cell, nll, bins, confidence, hit = fields if rows is None else (field[rows] for field in fields)
     return ClassificationCounts(
-        confusion=confusion(predicted, target, logits.shape[1]),
-        nll=-log_probs.gather(1, target[:, None]).sum(),
-        confidence=(inside * confidence[:, None]).sum(0),
-        hits=(inside * (predicted == target)[:, None]).sum(0),
+        confusion=torch.bincount(cell, minlength=classes * classes).reshape(classes, classes),
+        nll=nll.sum(),
+        confidence=torch.bincount(bins, confidence, ECE_BINS),
+        hits=torch.bincount(bins, hit, ECE_BINS).long(),
     )
 
 
@@ -87,4 +112,4 @@ def classification(logits: Values, target: Values) -> ClassificationScores:
     [[1, 0], [1, 1]]
     """
     scores, classes = check_classes(logits, target)
-    return _classification_compute(_classification_update(scores.cpu(), classes.cpu()))
+    return _classification_compute(_classification_counts(_classification_samples(scores.cpu(), classes.cpu())))

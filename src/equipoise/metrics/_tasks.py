@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from equipoise.functional.statistics import percentile_interval, resample_rows
-from equipoise.metrics._classification import _classification_compute, _classification_update
+from equipoise.metrics._classification import (
+    ClassificationSamples,
+    _classification_compute,
+    _classification_counts,
+    _classification_samples,
+)
 from equipoise.metrics._inputs import as_floats, check_classes, check_matrices, check_vectors, warn_undefined_corr
 from equipoise.metrics._regression import _multi_regression_compute, pearson
 from equipoise.metrics._sentiment import _check_scale, _sentiment_compute
@@ -43,15 +48,16 @@ def better(metric_name: str) -> Literal["min", "max"]:
 
 def _prepare(
     task: str, logits: Values, target: Values, scale: str | None
-) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], dict[str, float]]]:
-    """Checked tensors, and the function from any rows of them to flat scores."""
+) -> tuple[int, Callable[[Tensor | None], dict[str, float]]]:
+    """How many samples there are, and the function from rows of them (None: all) to flat scores."""
     if task not in ("regression", "classification"):
         raise ValueError(f"Parameter `task` should be 'regression' or 'classification'. Found `task = {task!r}`.")
     if scale is not None:
         _check_scale(scale, None)
     if task == "classification":
         scores, classes = check_classes(logits, target)
-        return scores.cpu(), classes.cpu(), _classification_scalars
+        samples = _classification_samples(scores.cpu(), classes.cpu())
+        return len(classes), lambda rows: _classification_scalars(samples, rows)
     labels = as_floats("target", target)
     if labels.ndim == 2 and labels.shape[1] > 1:
         if scale is not None:
@@ -59,15 +65,22 @@ def _prepare(
                 f"Parameter `scale` should be None for {labels.shape[1]} outputs. Found `scale = {scale!r}`."
             )
         preds, labels = check_matrices(logits, labels)
-        return preds.cpu(), labels.cpu(), _multi_scalars
+        return len(labels), _of_rows(preds, labels, _multi_scalars)
     preds, labels = check_vectors(logits, labels)
     if scale is None:
-        return preds.cpu(), labels.cpu(), _plain_scalars
-    return preds.cpu(), labels.cpu(), lambda p, t: _sentiment_compute(p, t, scale, None)
+        return len(labels), _of_rows(preds, labels, _plain_scalars)
+    return len(labels), _of_rows(preds, labels, lambda p, t: _sentiment_compute(p, t, scale, None))
 
 
-def _classification_scalars(logits: Tensor, target: Tensor) -> dict[str, float]:
-    scores = _classification_compute(_classification_update(logits, target))
+def _of_rows(
+    preds: Tensor, labels: Tensor, compute: Callable[[Tensor, Tensor], dict[str, float]]
+) -> Callable[[Tensor | None], dict[str, float]]:
+    preds, labels = preds.cpu(), labels.cpu()
+    return lambda rows: compute(preds, labels) if rows is None else compute(preds[rows], labels[rows])
+
+
+def _classification_scalars(samples: ClassificationSamples, rows: Tensor | None) -> dict[str, float]:
+    scores = _classification_compute(_classification_counts(samples, rows))
     return {
         "accuracy": scores["accuracy"],
         "f1_weighted": scores["f1_weighted"],
@@ -108,8 +121,8 @@ def evaluate_metrics(task: str, logits: Values, target: Values, *, scale: str | 
     >>> evaluate_metrics("regression", [1.0, 2.0], [2.0, 4.0])["mae"]
     1.5
     """
-    preds, labels, compute = _prepare(task, logits, target, scale)
-    scores = compute(preds, labels)
+    _, compute = _prepare(task, logits, target, scale)
+    scores = compute(None)
     if math.isnan(scores.get("corr", 0.0)):
         warn_undefined_corr()
     return scores
@@ -144,10 +157,8 @@ def metric_intervals(
     Raises:
         ValueError: as :func:`evaluate_metrics`.
     """
-    preds, labels, compute = _prepare(task, logits, target, scale)
-    drawn = [
-        compute(preds[rows], labels[rows]) for block in resample_rows(len(labels), resamples, seed) for rows in block
-    ]
+    samples, compute = _prepare(task, logits, target, scale)
+    drawn = [compute(rows) for block in resample_rows(samples, resamples, seed) for rows in block]
     return {
         name: percentile_interval(torch.tensor([scores[name] for scores in drawn], dtype=torch.float64), level)
         for name in drawn[0]

@@ -18,7 +18,8 @@ from equipoise.metrics._classification import (
     ClassificationCounts,
     ClassificationScores,
     _classification_compute,
-    _classification_update,
+    _classification_counts,
+    _classification_samples,
 )
 from equipoise.metrics._inputs import check_classes, check_matrices, check_vectors, warn_undefined_corr
 from equipoise.metrics._regression import MultiRegressionScores, _multi_regression_compute, _warn_constant_outputs
@@ -138,7 +139,7 @@ class Classification(Metric):
             raise ValueError(
                 f"Parameter `logits` should have shape [B, {self.num_classes}]. Found {list(scores.shape)}."
             )
-        counts = _classification_update(scores, classes)
+        counts = _classification_counts(_classification_samples(scores, classes))
         self.confusion += counts.confusion
         self.nll += counts.nll
         self.confidence += counts.confidence
