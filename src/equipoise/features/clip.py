@@ -52,8 +52,8 @@ class Clip:
         start, end: seconds of the file at which the segment begins and ends; 0 and the file's duration for all of it.
         facts: what the container says, as JSON: ``container``, ``bytes``, ``duration`` (seconds of the file), and
             ``audio`` (``codec``, ``rate``, ``channels``, ``layout``) and ``video`` (``codec``, ``width``, ``height``,
-            ``frame_rate``, ``variable`` for a frame rate that varies, ``rotation`` in degrees clockwise by which
-            pictures are turned upright), each None where there is no such track.
+            ``frame_rate``, ``variable`` for a frame rate that varies, ``pixel_aspect``, ``rotation`` in degrees
+            clockwise by which pictures are turned upright), each None where there is no such track.
         notes: what decoding met so far and a reader of the report should know: errors, a track that breaks off. It
             grows while :meth:`audio` and :meth:`pictures` are read.
     """

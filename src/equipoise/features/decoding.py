@@ -1,0 +1,85 @@
+"""Frames of one track in order, whatever is broken in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
+
+from equipoise.features.clip import MediaError
+from equipoise.features.container import audio_stream, import_av, open_container, origin, reason, video_stream
+
+if TYPE_CHECKING:
+    from equipoise.features.clip import Clip
+
+Kind = Literal["audio", "video"]
+_SEEKABLE = ("mov", "matroska", "avi", "wav", "flac", "ogg", "mpeg", "mpegts")  # with true timestamps after a jump
+_STEPS = (1.0, 10.0, 60.0)  # seconds before the segment at which to look for a frame to start from
+_ERRORS = 500  # in a row: then the track is given up
+
+
+def decode_frames(clip: Clip, kind: Kind, *, lead: float) -> Iterator[tuple[float | None, Any]]:
+    """The frames of a track from some point before the segment, to the end of the track.
+
+    Args:
+        clip: the clip; what goes wrong is added to its notes.
+        kind: which track.
+        lead: seconds before the segment from which a decoder has to run so that it is right at its start.
+
+    Yields:
+        Seconds of the file at which the frame starts (None where the file does not say), and PyAV's frame.
+
+    Raises:
+        MediaError: the track is there and no frame of it can be decoded.
+    """
+    steps: tuple[float, ...] = _STEPS if clip.facts["container"].split(",")[0] in _SEEKABLE else ()
+    for back in (*steps, None):
+        target = None if back is None or clip.start - back <= 0 else clip.start - back
+        problems: list[str] = []
+        frames = _frames(clip, kind, target, problems)
+        first = next(frames, None)
+        early = first is not None and first[0] is not None and first[0] <= clip.start - lead
+        if target is None or early:
+            break
+    if first is None:
+        raise MediaError(f"{clip.path} has {kind} of which nothing can be decoded{_because(problems)}.")
+    yield from chain([first], frames)
+    for problem in problems:
+        clip.note(problem)
+
+
+def _because(problems: list[str]) -> str:
+    return f" ({problems[0]})" if problems else ""
+
+
+def _frames(clip: Clip, kind: Kind, target: float | None, problems: list[str]) -> Iterator[tuple[float | None, Any]]:
+    error_type = import_av().FFmpegError
+    failed, in_row, says = 0, 0, ""
+    with open_container(clip.path) as container:
+        stream = audio_stream(container) if kind == "audio" else video_stream(container)
+        if stream is None:  # `facts` saw one: the file has changed since
+            raise MediaError(f"{clip.path} has lost its {kind} since it was opened.")
+        stream.codec_context.thread_count = 1  # clips are decoded side by side
+        zero = origin(container)
+        if target is not None:
+            try:
+                container.seek(int((target + zero) * 1e6), backward=True)
+            except error_type:
+                return
+        packets = container.demux(stream)
+        while in_row < _ERRORS:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    break
+                frames = packet.decode()
+            except error_type as error:
+                failed, in_row, says = failed + 1, in_row + 1, reason(error)
+                packets = container.demux(stream)  # the old one ends with its error
+                continue
+            for frame in frames:
+                in_row, time = 0, getattr(frame, "time", None)
+                yield None if time is None else time - zero, frame
+    if failed:
+        gave_up = "; given up there" if in_row >= _ERRORS else ""
+        problems.append(f"{kind}: {failed} errors of decoding ({says}){gave_up}")
