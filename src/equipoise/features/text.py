@@ -35,13 +35,48 @@ def tokenize(texts: Iterable[str], name_or_path: str | Path, max_tokens: int) ->
         FileNotFoundError: no such model.
         ValueError: ``max_tokens`` below 3 or above what the model can read, or a folder without a tokenizer.
     """
+    return _tokenize(texts, _checked_tokenizer(name_or_path, max_tokens), max_tokens)
+
+
+class TextReader:
+    """Transcripts as a model reads them; tokenizer and encoder are loaded once and serve many calls.
+
+    Args:
+        name_or_path: a text model as :class:`equipoise.layers.TextEncoder` takes it.
+        max_tokens: texts are cut to it, special tokens included.
+        vectors: the vectors of the frozen encoder; else token ids.
+        batch_size: texts encoded at once.
+
+    Raises:
+        FileNotFoundError: no such model.
+        ValueError: what :func:`tokenize` refuses.
+    """
+
+    def __init__(self, name_or_path: str | Path, *, max_tokens: int, vectors: bool, batch_size: int = 32) -> None:
+        self.max_tokens, self.batch_size = max_tokens, batch_size
+        self._tokenizer = _checked_tokenizer(name_or_path, max_tokens)
+        self._encoder = TextEncoder(name_or_path, trainable=False).eval() if vectors else None
+
+    def __call__(self, texts: Iterable[str]) -> list[npt.NDArray[Any]]:
+        """``[T]`` int32 token ids, or ``[T, d]`` float32, one a text, in order."""
+        tokens = _tokenize(texts, self._tokenizer, self.max_tokens)
+        if self._encoder is None:
+            return list(tokens)
+        return list(_encode(tokens, self._encoder, self.batch_size, False, torch.device("cpu")))
+
+    def cut(self, text: str) -> bool:
+        """Whether a text is longer than ``max_tokens``, so that its end is not read."""
+        return len(self._tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]) > self.max_tokens
+
+
+def _checked_tokenizer(name_or_path: str | Path, max_tokens: int) -> Any:
     tokenizer = _tokenizer(find_text_model(name_or_path))
     if not 3 <= max_tokens <= tokenizer.model_max_length:
         raise ValueError(
             f"Parameter `max_tokens` should be in 3 to {tokenizer.model_max_length} for {str(name_or_path)!r}. "
             f"Found `max_tokens = {max_tokens}`."
         )
-    return _tokenize(texts, tokenizer, max_tokens)
+    return tokenizer
 
 
 def encode_frozen(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from equipoise.data import Dataset
 from equipoise.data.manifest import LabelInfo, ModalityInfo
+from equipoise.training.calibration import Calibration
 from equipoise.training.config import TextConfig
 
 
@@ -46,6 +47,7 @@ class ModelInfo:
         run: how it was trained, as far as that is known: protocol, seed, epoch, balancer, loss.
         extraction: how clips became what it was trained on, as `equipoise.extraction.recipe.Recipe` says it; None
             where it was trained on feature files, so that it can read no clips.
+        calibration: how far its predictions were from the truth on validation data; None where nobody measured it.
     """
 
     modalities: dict[str, ModalityInfo]
@@ -56,6 +58,7 @@ class ModelInfo:
     text: TextInfo | None = None
     run: dict[str, Any] = field(default_factory=dict)
     extraction: dict[str, Any] | None = None
+    calibration: Calibration | None = None
 
 
 def describe(
