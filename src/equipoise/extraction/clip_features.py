@@ -11,8 +11,11 @@ from equipoise.extraction.extracted import ExtractedClip
 from equipoise.extraction.recipe import Recipe
 from equipoise.features.clip import Clip, MediaError, decoder, open_clip
 from equipoise.features.extractors import from_settings
+from equipoise.features.sidecar import read_sidecar
+from equipoise.features.speech import Recogniser, speech_from_settings
 from equipoise.features.stream import Extractor, check_settings, no_frames
 from equipoise.features.transcript import Transcript
+from equipoise.features.words import pool_to_words
 
 
 def extract_clip(
@@ -22,31 +25,32 @@ def extract_clip(
     start: float = 0.0,
     end: float | None = None,
     text: str | Transcript | None = None,
+    sidecar: bool = True,
     id: str | None = None,
 ) -> ExtractedClip:
     """The features and the transcript of one clip, or of one segment of it.
 
     What a clip lacks (no audio track, no face) is a stream without frames that says why. A track that can't be decoded
-    is taken for absent where another one can.
+    counts as absent where another one can.
 
     Args:
         path: the file.
         recipe: how; extractors are built once in a process and kept.
         start: seconds at which the segment begins.
         end: seconds at which it ends; the end of the file by default.
-        text: what is said; None to look for it as the recipe tells.
+        text: what is said. None: what the file beside the clip says, else what the recipe's recogniser hears.
+        sidecar: whether to look for a file beside the clip.
         id: name in tables; the file's name without its ending by default.
 
     Raises:
         MediaError: the file is missing, or nothing of it can be decoded.
-        ValueError: the recipe asks for another version of a library than there is here; see `check_recipe`.
+        ValueError: the recipe asks for other versions of libraries than there are here; see `check_recipe`.
         ModuleNotFoundError: an extractor needs an extra that is not installed.
     """
     check_recipe(recipe)
     clip = open_clip(path, start=start, end=end)
-    extractors = _extractors(_key(recipe))
     streams, broken = {}, []
-    for name, extractor in extractors.items():
+    for name, extractor in _extractors(_key(recipe)).items():
         try:
             streams[name] = extractor.extract(clip)
         except MediaError as error:
@@ -54,7 +58,10 @@ def extract_clip(
             streams[name] = no_frames(len(extractor.columns), str(error))
     if broken and not any(len(stream.values) for stream in streams.values()):
         raise broken[0]
-    transcript = find_transcript(clip, recipe, text)
+    transcript = _transcript(clip, recipe, text, sidecar=sidecar) if recipe.text else None
+    if recipe.align == "words":
+        words = transcript.words if transcript is not None and transcript.words else ()
+        streams = {name: pool_to_words(stream, words) for name, stream in streams.items()}
     return ExtractedClip(
         id=Path(path).stem if id is None else id,
         streams=streams,
@@ -63,15 +70,6 @@ def extract_clip(
         facts=clip.facts,
         notes=tuple(clip.notes),
     )
-
-
-def find_transcript(clip: Clip, recipe: Recipe, text: str | Transcript | None) -> Transcript | None:
-    """What is said in a clip: as given; None where the recipe has no use for it or nothing is known."""
-    if not recipe.text:
-        return None
-    if isinstance(text, str):
-        return Transcript(" ".join(text.split())) if text.strip() else None
-    return text
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -94,6 +92,22 @@ def columns_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     return {name: tuple(extractor.columns) for name, extractor in _extractors(_key(recipe)).items()}
 
 
+def _transcript(clip: Clip, recipe: Recipe, text: str | Transcript | None, *, sidecar: bool) -> Transcript | None:
+    found = Transcript(" ".join(text.split())) if isinstance(text, str) else text
+    if found is not None:
+        return found if found.text else None
+    try:
+        found = read_sidecar(clip) if sidecar else None
+    except ValueError as error:  # a clip is not lost for the file beside it
+        clip.note(str(error))
+    if found is None and recipe.speech is not None and clip.has_audio:
+        try:
+            found = _recogniser(json.dumps(recipe.speech, sort_keys=True)).transcribe(clip)
+        except MediaError as error:
+            clip.note(f"no speech recognised: {error}")
+    return found
+
+
 def _key(recipe: Recipe) -> str:
     return json.dumps(recipe.to_json(), sort_keys=True)
 
@@ -102,6 +116,8 @@ def _key(recipe: Recipe) -> str:
 def _checked(key: str) -> None:
     recipe = Recipe(**json.loads(key))
     _extractors(key)
+    if recipe.speech is not None:
+        _recogniser(json.dumps(recipe.speech, sort_keys=True))
     if recipe.decoder is not None:
         check_settings({"name": "the decoder", **recipe.decoder}, {"name": "the decoder", **decoder()})
 
@@ -111,3 +127,8 @@ def _extractors(key: str) -> dict[str, Extractor]:
     recipe = Recipe(**json.loads(key))
     given = {"audio": recipe.audio, "vision": recipe.vision}
     return {name: from_settings(settings) for name, settings in given.items() if settings is not None}
+
+
+@lru_cache(maxsize=2)
+def _recogniser(key: str) -> Recogniser:
+    return speech_from_settings(json.loads(key))
