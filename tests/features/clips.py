@@ -143,6 +143,8 @@ def _video_writer(
     first = next(images)
     stream.height, stream.width = first.shape[:2]
     stream.pix_fmt = "yuv420p"
+    stream.options = {"libx264": {"preset": "ultrafast"}, "libvpx": {"deadline": "realtime"}}.get(codec, {})
+    stream.codec_context.thread_count = 1
     stream.codec_context.gop_size = key_every
     stream.codec_context.max_b_frames = 0
     stream.bit_rate = 2_000_000

@@ -115,8 +115,9 @@ class Clip:
             longest_side: pixels; larger pictures are made smaller, smaller ones stay as they are.
 
         Yields:
-            Pictures at (k + ½) / rate seconds for k = 0, 1, …; none for a clip without moving pictures, none before
-            the first frame of the track nor after its last. Memory does not grow with the clip.
+            Pictures at (k + ½) / rate seconds for k = 0, 1, …, to within the 2 ms by which timestamps are rounded; none
+            for a clip without moving pictures, none before the first frame of the track nor after its last. Memory
+            does not grow with the clip.
 
         Raises:
             MediaError: nothing of the track can be decoded. What breaks off later ends the pictures and becomes a note.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ _EXACT = (
     "flac",
     "ogg",
 )  # their headers tell the duration, others have it guessed
-_FIRST_PACKETS = 200  # of a track, in which its first picture should be
+_FIRST_PACKETS = 200  # of a track: what they say of rotation and frame rate is taken for all of it
 
 
 @contextmanager
@@ -156,44 +156,42 @@ def _audio_facts(stream: AudioStream) -> dict[str, Any]:
 def _video_facts(path: Path, container: InputContainer, stream: VideoStream) -> dict[str, Any]:
     context = stream.codec_context
     if context.width * context.height > MAX_PIXELS:
-        raise MediaError(
-            f"{path} has pictures of {context.width} x {context.height}; the limit is {MAX_PIXELS} pixels."
-        )
-    average, base = float(stream.average_rate or 0), float(stream.base_rate or 0)
-    # A codec of interlaced pictures may count fields, twice as many.
-    steady = average > 0 and any(math.isclose(base, average * fields, rel_tol=0.01) for fields in (1, 2))
+        raise MediaError(f"{path} has pictures of {context.width} x {context.height}; the limit is {MAX_PIXELS}.")
+    aspect = float(stream.sample_aspect_ratio or 1)
+    rotation, variable = _first_frames(container, stream)
     return {
         "codec": context.name,
         "width": int(context.width),
         "height": int(context.height),
-        "frame_rate": average,
-        "variable": not steady,
-        "pixel_aspect": _aspect(stream),
-        "rotation": _rotation(container, stream),
+        "frame_rate": float(stream.average_rate or 0),
+        "variable": variable,
+        "pixel_aspect": aspect if 0.1 <= aspect <= 10 else 1.0,  # some headers hold nonsense
+        "rotation": rotation,
     }
 
 
-def _aspect(stream: VideoStream) -> float:
-    """Width of a pixel to its height; 1 where that is missing or absurd."""
-    ratio = float(stream.sample_aspect_ratio or 1)
-    return ratio if 0.1 <= ratio <= 10 else 1.0
+def _first_frames(container: InputContainer, stream: VideoStream) -> tuple[int, bool]:
+    """Rotation, as the first picture tells it, and whether the gaps between the timestamps of the first frames differ.
 
-
-def _rotation(container: InputContainer, stream: VideoStream) -> int:
-    """Told by the first picture; 0 if it can't be decoded, which `pictures` will say."""
+    A file that can't be decoded has rotation 0; `pictures` will say why.
+    """
     from av import FFmpegError
 
-    context = stream.codec_context
-    context.thread_count = 1
+    stream.codec_context.thread_count = 1
+    rotation: int | None = None
+    times = []
     try:
-        for count, packet in enumerate(container.demux(stream)):
-            for frame in packet.decode():
-                return upright_rotation(frame)
-            if count > _FIRST_PACKETS:
+        for packet in islice(container.demux(stream), _FIRST_PACKETS):
+            if packet.pts is not None and packet.time_base is not None:
+                times.append(float(packet.pts * packet.time_base))
+            for frame in packet.decode() if rotation is None else ():
+                rotation = upright_rotation(frame)
                 break
     except FFmpegError:
         pass
-    return 0
+    times.sort()
+    gaps = sorted(after - before for before, after in pairwise(times))
+    return rotation or 0, bool(gaps) and gaps[-1] > 1.5 * gaps[len(gaps) // 2]
 
 
 def _scan(path: Path) -> float:

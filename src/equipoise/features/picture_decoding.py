@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from equipoise.features.clip import Clip
 
 
+_ROUNDING = 0.002  # seconds: timestamps in milliseconds must not decide between two frames
+
+
 def decode_pictures(clip: Clip, rate: float, longest_side: int | None) -> Iterator[Picture]:
     """See :meth:`equipoise.features.clip.Clip.pictures`."""
     if not clip.has_video:
@@ -26,8 +29,8 @@ def decode_pictures(clip: Clip, rate: float, longest_side: int | None) -> Iterat
     count = 0
     for shown, until, frame in _intervals(clip, step):
         image = None
-        while (moment := (count + 0.5) / rate + clip.start) < min(until, clip.end):
-            if moment >= shown:
+        while (moment := (count + 0.5) / rate + clip.start) < min(until - _ROUNDING, clip.end):
+            if moment >= shown - _ROUNDING:
                 if image is None:
                     image = _image(clip, frame, longest_side)
                 yield Picture(moment - clip.start, image)
@@ -55,7 +58,7 @@ def _intervals(clip: Clip, step: float) -> Iterator[tuple[float, float, Any]]:
     if held is not None:
         time, frame = held
         lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-        yield time, time + max(lasts, step), frame
+        yield time, time + max(lasts, step) + _ROUNDING, frame
 
 
 def _image(clip: Clip, frame: Any, longest_side: int | None) -> npt.NDArray[np.uint8]:
