@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from equipoise.metrics import better
 from equipoise.report.card import model_card
 from equipoise.report.contributions import Contributions, contributions
 from equipoise.report.runs import read_columns, read_json, run_folders
+from equipoise.training.calibration import calibrate
 from equipoise.training.model_info import describe
 from equipoise.training.pretrained import check_target, save_pretrained
 from equipoise.training.run import load_run
@@ -71,6 +73,7 @@ def export_run(
         trained.config.text,
         {**run, "seeds": seeds, "chosen_by": chosen_by, "loss": trained.config.train.loss},
     )
+    info = replace(info, calibration=calibrate(trained.model, trained.dataset.split("valid"), trained.modalities))
     splits = trained.dataset.manifest.splits
     card = model_card(info, results, found, config=trained.config, splits=splits, license=license)
     saved = save_pretrained(trained.model, to, info, card=card, overwrite=overwrite)

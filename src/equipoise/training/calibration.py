@@ -96,13 +96,14 @@ def errors(task: str, logits: Tensor, target: Tensor) -> Tensor:
 
 
 def conformal_quantile(scores: Sequence[float], level: float) -> float | None:
-    """The ``ceil((n + 1) level)``-th smallest of n scores; None where there are too few.
+    """The ``ceil((n + 1) level)``-th smallest of n scores; None where there are too few, or it is no number.
 
     >>> conformal_quantile([3.0, 1.0, 2.0, 4.0], 0.8)
     4.0
     """
     rank = math.ceil(round((len(scores) + 1) * level, 9))  # 0.8 * 5 may come out a little above 4
-    return sorted(scores)[rank - 1] if rank <= len(scores) else None
+    ordered = sorted(math.inf if math.isnan(score) else score for score in scores)
+    return ordered[rank - 1] if rank <= len(scores) and ordered[rank - 1] < math.inf else None
 
 
 def _calibrated(found: Tensor, levels: Sequence[float]) -> SubsetCalibration:
