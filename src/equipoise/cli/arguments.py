@@ -88,3 +88,17 @@ def _flags(parser: argparse.ArgumentParser) -> list[str]:
             for inner in action.choices.values():
                 flags += _flags(inner)
     return flags
+
+
+def pairs(items: Sequence[str] | None, flag: str) -> dict[str, str] | None:
+    """The values of a flag that takes NAME=VALUE; None where it is not given.
+
+    >>> pairs(["label=y", "text=words"], "--map")
+    {'label': 'y', 'text': 'words'}
+    """
+    if items is None:
+        return None
+    for item in items:
+        if not all(item.partition("=")[::2]):
+            raise ValueError(f"`{flag}` takes NAME=VALUE. Found {item!r}.")
+    return {item.partition("=")[0]: item.partition("=")[2] for item in items}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equipoise.cli.arguments import pairs
 from equipoise.cli.console import add_json_flag, print_json, print_table
 from equipoise.cli.generate import add_verb, generate
 from equipoise.report.tables import Table
@@ -93,8 +94,8 @@ def _import(args: argparse.Namespace) -> int:
     from equipoise.data.importers import read, write
 
     options: dict[str, Any] = {
-        "map": _pairs(args.map, "--map"),
-        "split_values": _pairs(args.split_values, "--split-values"),
+        "map": pairs(args.map, "--map"),
+        "split_values": pairs(args.split_values, "--split-values"),
         "label_range": None if args.label_range is None else tuple(args.label_range),
         **{key: getattr(args, key) for key in ("split", "task", "classes", "scale", "column", "context", "fold")},
     }
@@ -255,12 +256,3 @@ def _leakage_lines(leakage: Leakage) -> list[str]:
     if leakage.samples:
         lines.append(f"leakage: {leakage.samples} validation and test samples are affected")
     return [*lines, f"leakage: not checked for lack of data: {', '.join(unknown)}"] if unknown else lines
-
-
-def _pairs(items: Sequence[str] | None, flag: str) -> dict[str, str] | None:
-    if items is None:
-        return None
-    for item in items:
-        if not all(item.partition("=")[::2]):
-            raise ValueError(f"`{flag}` takes NAME=VALUE. Found {item!r}.")
-    return {item.partition("=")[0]: item.partition("=")[2] for item in items}

@@ -29,10 +29,11 @@ COMMANDS = {
     "diagnose": "audit a finished run: what does each modality do in it?",
     "robustness": "score finished runs on missing modalities, missing frames and noise",
     "export": "save a trained model with its model card, ready to publish",
+    "extract": "turn a folder of clips and a label file into a dataset",
     "data": "import, generate, describe, verify and split datasets",
     "list": "names of presets, models, balancers, metrics, dataset formats and shapes",
 }
-CONFIGURED = ("train", "compare", "reproduce")  # every setting of a run config is a flag of theirs
+CONFIGURED = ("train", "compare", "reproduce", "extract")  # they take dotted flags: settings of configs, of extractors
 BAD_INPUT = 2
 PREFIX = "equipoise: "
 HINTS = {
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settle_output()
         return 0
     except ModuleNotFoundError as error:
+        if error.name is None:  # an error of ours, which says what to install
+            return _fail(str(error), BAD_INPUT, traced)
         if (error.name or "").partition(".")[0] not in WORKBENCH:
             raise
         return _fail('the command line needs the workbench: pip install "equipoise[workbench]"', BAD_INPUT, traced)
@@ -151,7 +154,7 @@ def _fail(message: str, code: int, traced: bool = False) -> int:
 
 
 def _stopped(arguments: Sequence[str]) -> str:
-    if arguments[:1] in (["compare"], ["reproduce"]):
+    if arguments[:1] in (["compare"], ["reproduce"], ["extract"]):
         return "stopped. The same command goes on where it was."
     if arguments[:1] != ["train"]:
         return "stopped."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from equipoise.extraction.extracted import ExtractedClip
 from equipoise.extraction.recipe import Recipe
+from equipoise.features.alignment import align_words, aligner
 from equipoise.features.clip import Clip, MediaError, decoder, open_clip
 from equipoise.features.extractors import from_settings
 from equipoise.features.sidecar import read_sidecar
@@ -60,6 +61,7 @@ def extract_clip(
         raise broken[0]
     transcript = _transcript(clip, recipe, text, sidecar=sidecar) if recipe.text else None
     if recipe.align == "words":
+        transcript = _with_times(clip, recipe, transcript)
         words = transcript.words if transcript is not None and transcript.words else ()
         streams = {name: pool_to_words(stream, words) for name, stream in streams.items()}
     return ExtractedClip(
@@ -108,6 +110,19 @@ def _transcript(clip: Clip, recipe: Recipe, text: str | Transcript | None, *, si
     return found
 
 
+def _with_times(clip: Clip, recipe: Recipe, transcript: Transcript | None) -> Transcript | None:
+    if transcript is None or transcript.words is not None:
+        return transcript
+    if recipe.aligner is None:
+        clip.note('no times of words: forced alignment needs pip install "equipoise[speech]" where the recipe is made')
+        return transcript
+    try:
+        return align_words(clip, transcript)
+    except MediaError as error:
+        clip.note(f"words not aligned: {error}")
+        return transcript
+
+
 def _key(recipe: Recipe) -> str:
     return json.dumps(recipe.to_json(), sort_keys=True)
 
@@ -118,8 +133,9 @@ def _checked(key: str) -> None:
     _extractors(key)
     if recipe.speech is not None:
         _recogniser(json.dumps(recipe.speech, sort_keys=True))
-    if recipe.decoder is not None:
-        check_settings({"name": "the decoder", **recipe.decoder}, {"name": "the decoder", **decoder()})
+    for name, made_by, here in (("the decoder", recipe.decoder, decoder), ("the aligner", recipe.aligner, aligner)):
+        if made_by is not None:
+            check_settings({"name": name, **made_by}, {"name": name, **here()})
 
 
 @lru_cache(maxsize=8)

@@ -20,6 +20,7 @@ class Recipe:
         speech: settings of what recognises speech where a clip has no transcript; None for nothing.
         text: whether transcripts belong to the dataset.
         align: ``none``, each modality at its own rate; ``words``, audio and vision averaged over each spoken word.
+        aligner: name and version of what finds the times of words that have none; None to leave such clips unaligned.
         decoder: name and version of the decoder and its libraries.
     """
 
@@ -28,6 +29,7 @@ class Recipe:
     speech: dict[str, Any] | None = None
     text: bool = True
     align: Align = "none"
+    aligner: dict[str, str] | None = None
     decoder: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
