@@ -9,7 +9,11 @@ from typing import Any, cast
 from equipoise.features.stream import Extractor, check_settings
 
 # name: (modality, module, class). An extractor of your own is added here, or passed as an object.
-EXTRACTORS: dict[str, tuple[str, str, str]] = {}
+EXTRACTORS: dict[str, tuple[str, str, str]] = {
+    "log-mel": ("audio", "log_mel", "LogMel"),
+    "mfcc": ("audio", "mfcc", "Mfcc"),
+    "egemaps": ("audio", "egemaps", "Egemaps"),
+}
 
 
 def make_extractor(name: str, **arguments: Any) -> Extractor:
