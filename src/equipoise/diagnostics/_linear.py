@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from equipoise.diagnostics.estimates import plain
 from equipoise.diagnostics.scores import Metric, points
 
 Floats = npt.NDArray[np.float64]
@@ -33,6 +34,7 @@ class Score:
         p: how often a permutation scores as high, the observed one counted too.
         samples: how many were scored.
         groups: in how many groups (videos, speakers) they came; None where that is not known.
+        points: ``[N]``, whose mean it is, in the order of the samples. Neither shown nor written.
     """
 
     metric: Metric
@@ -43,10 +45,12 @@ class Score:
     p: float
     samples: int
     groups: int | None
+    points: Floats | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        found: dict[str, Any] = plain(self)
+        return found
 
 
 def score(
@@ -86,7 +90,7 @@ def score(
     value = float(each.mean())
     p = float((1 + (by_chance >= value - 1e-12).sum()) / (1 + permutations))
     known = None if groups is None else len(counts)
-    return Score(metric, value, float(low), float(high), float(by_chance.mean()), p, n, known)
+    return Score(metric, value, float(low), float(high), float(by_chance.mean()), p, n, known, each)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from equipoise.diagnostics.page_markdown import to_markdown
 from equipoise.diagnostics.robustness import EVERY
 from equipoise.diagnostics.sections import sections_of
 from equipoise.diagnostics.traces import Trace
-from equipoise.diagnostics.verdict import Finding, control_findings, robustness_finding, training_finding
+from equipoise.diagnostics.verdict import Finding
+from equipoise.diagnostics.verdict_run import control_findings, robustness_finding, training_finding
 
 HALF = 0.5  # the rate of missing modalities that the verdict is about
 

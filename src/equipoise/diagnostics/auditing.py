@@ -16,7 +16,7 @@ from equipoise.diagnostics.competition import Competition, competition_strength
 from equipoise.diagnostics.contribution import measure_contributions
 from equipoise.diagnostics.emap import measure_emap
 from equipoise.diagnostics.estimates import Estimate, estimate, plain
-from equipoise.diagnostics.floors import data_report
+from equipoise.diagnostics.floors import data_report, groups_of
 from equipoise.diagnostics.interactions import measure_interactions
 from equipoise.diagnostics.latents import FUSED, representations
 from equipoise.diagnostics.probes import Probe, linear_probe
@@ -25,13 +25,13 @@ from equipoise.diagnostics.scores import Metric
 from equipoise.diagnostics.subject import Subject, Task, of_function, of_model
 from equipoise.diagnostics.verdict import (
     Finding,
+    Reading,
     chance_finding,
     contribution_findings,
     dominance_finding,
     interaction_finding,
     starvation_findings,
 )
-from equipoise.diagnostics.wording import Interval
 
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -103,10 +103,10 @@ def audit(
         interactions = measure_interactions(subject, seed=seed, progress=stages.next())
         emap = measure_emap(subject, seed=seed, progress=stages.next())
         probes: dict[str, Probe] = {}
-        latent = None
+        latent = groups = None
         if rows is not None:
-            dataset = data if isinstance(data, Dataset) else None
-            probes, latent = _probes(cast(nn.Module, model), rows, dataset, subject, seed, stages.next())
+            groups = groups_of(data, rows.rows) if isinstance(data, Dataset) else None
+            probes, latent = _probes(cast(nn.Module, model), rows, groups, subject, seed, stages.next())
     finally:
         if model is not None:
             model.train(was_training)
@@ -119,13 +119,13 @@ def audit(
     assert subject.metric is not None
     name, constant = subject.metric, contributions.constant
     removal = {each: found.removal for each, found in contributions.modalities.items()}
-    inside: dict[str, dict[str, Interval]] = {}
+    inside: dict[str, dict[str, Reading]] = {}
     for each, response in responses.modalities.items():
         inside[each] = {"the model with it alone": response.alone}
         if each in probes:
             inside[each]["a linear probe"] = probes[each].score
     floor = {} if known is None else {each: found.score for each, found in known.floors.items()}
-    reference: dict[str, tuple[str, Interval]] = {each: ("trained alone", found) for each, found in alone.items()}
+    reference: dict[str, tuple[str, Reading]] = {each: ("trained alone", found) for each, found in alone.items()}
     for each in subject.modalities:
         if each in floor and each not in reference:
             reference[each] = ("in a linear model of pooled features", floor[each])
@@ -140,6 +140,7 @@ def audit(
             inside,
             reference,
             constant=constant,
+            groups=groups,
             competition={each: found.to_dict() for each, found in competition.items()},
             movement=movement,
         ),
@@ -196,20 +197,18 @@ def _of_mapping(
 
 
 def _probes(
-    model: nn.Module, rows: Split, dataset: Dataset | None, subject: Subject, seed: int, progress: Progress
+    model: nn.Module, rows: Split, groups: list[str] | None, subject: Subject, seed: int, progress: Progress
 ) -> tuple[dict[str, Probe], Floats | None]:
     """Probes of each modality's representation and of the fused one, and the last latent."""
     found = representations(model, rows, subject.modalities, pairs=False)
-    groups = None if dataset is None else dataset.groups or dataset.speakers
-    owners = None if groups is None else [groups[row] or f"\0{row}" for row in rows.rows]
-    enough = len(set(owners)) >= 5 if owners is not None else True
+    enough = len(set(groups)) >= 5 if groups is not None else True
     if len(subject) < _LEAST_PROBED or not enough:
         return {}, found[FUSED]
     wanted = [name for name in (*subject.modalities, FUSED) if name in found and np.isfinite(found[name]).all()]
     probes = {}
     for number, name in enumerate(wanted):
         probes[name] = linear_probe(
-            found[name], subject.target, subject.task, metric=subject.metric, groups=owners, seed=seed
+            found[name], subject.target, subject.task, metric=subject.metric, groups=groups, seed=seed
         )
         progress(number + 1, len(wanted))
     return probes, found[FUSED]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ class Estimate:
         p: two-sided sign-flip test that the mean is 0, of differences; None where 0 means nothing. Not corrected for
             how many are looked at: :func:`equipoise.functional.statistics.holm`.
         error: standard error of what was drawn at random in computing it, the samples given; 0 where it is exact.
+        points: ``[N]``, whose mean it is, so that two can be compared on the same samples; None where they were not
+            kept. Neither shown nor written.
     """
 
     value: float
@@ -32,6 +34,11 @@ class Estimate:
     high: float
     p: float | None = None
     error: float = 0.0
+    points: Floats | None = field(default=None, repr=False, compare=False)
+
+    def reversed(self) -> Estimate:
+        """The difference taken the other way round."""
+        return Estimate(-self.value, -self.high, -self.low, self.p, self.error)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -64,7 +71,34 @@ def estimate(
     given = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
     low, high = bootstrap_interval(lambda rows: given[rows].mean(dim=1), len(given), resamples=resamples, seed=seed)
     p = paired_permutation(given, torch.zeros_like(given), permutations=permutations, seed=seed).p if test else None
-    return Estimate(float(given.mean()), low, high, p, error)
+    return Estimate(float(given.mean()), low, high, p, error, given.numpy())
+
+
+def paired(
+    first: Floats, second: Floats, *, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """How much higher the first lies on the same samples, with the interval of a paired bootstrap.
+
+    Args:
+        first: ``[N]``, what each sample adds to one score.
+        second: ``[N]``, to the other.
+        groups: ``[N]``, the video or speaker of each sample; whole groups are resampled then.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: lengths that differ.
+    """
+    if first.shape != second.shape or (groups is not None and len(groups) != len(first)):
+        found = f"{len(first)} and {len(second)}" + ("" if groups is None else f" with {len(groups)} groups")
+        raise ValueError(f"Parameters `first` and `second` should be of the same samples. Found {found}.")
+    gap = first - second
+    member = np.arange(len(gap)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
+    sums, counts = (torch.from_numpy(np.bincount(member, weights=each)) for each in (gap, np.ones(len(gap))))
+    low, high = bootstrap_interval(
+        lambda rows: sums[rows].sum(dim=1) / counts[rows].sum(dim=1), len(sums), resamples=resamples, seed=seed
+    )
+    return Estimate(float(gap.mean()), low, high, points=gap)
 
 
 def jackknife_error(function: Callable[[Floats], float], groups: Floats) -> float:
@@ -91,9 +125,9 @@ def spread_of_jackknife(left_out: Sequence[float]) -> float:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, arrays and tuples as dicts, lists and numbers; fields that begin with ``_`` are left out."""
+    """Dataclasses, arrays and tuples as dicts, lists and numbers; fields that ``repr`` doesn't show are left out."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value) if each.name[0] != "_"}
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value) if each.repr}
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

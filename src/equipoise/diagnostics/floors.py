@@ -222,8 +222,13 @@ def _rows(dataset: Dataset, most: int, seed: int) -> tuple[Array, Array, Array]:
     return np.sort(order[len(train) // 5 :]), np.sort(order[: len(train) // 5]), dataset.rows("test")
 
 
-def _groups(dataset: Dataset, rows: Array) -> list[str] | None:
-    """The video of each row, or else the speaker; a row of which neither is known is a group by itself."""
+def groups_of(dataset: Dataset, rows: Array) -> list[str] | None:
+    """The video of each row, or else the speaker; a row of which neither is known is a group by itself.
+
+    Args:
+        dataset: that knows them, or not: then None.
+        rows: ``[n]`` row numbers.
+    """
     names = dataset.groups or dataset.speakers
     return None if names is None else [names[row] or f"\0{row}" for row in rows]
 
@@ -234,7 +239,7 @@ def _floor(dataset: Dataset, metric: Metric, x: Sequence[Floats], rows: Sequence
     classes = info.outputs if task == "classification" else 0
     predict, penalty = fit_linear(task, x[0], y[0], x[1], y[1], classes=classes)
     outputs = predict(x[2])
-    groups = _groups(dataset, rows[2])
+    groups = groups_of(dataset, rows[2])
     found = score(metric, outputs, y[2], groups=groups, seed=seed)
     return Floor(found, _metrics(dataset, outputs, y[2]), penalty, x[0].shape[1], len(x[0]))
 

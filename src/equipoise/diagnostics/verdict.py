@@ -1,4 +1,4 @@
-"""From numbers to sentences, by explicit rules."""
+"""From numbers to sentences, by explicit rules: what each modality does in a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from equipoise.diagnostics.estimates import Estimate, plain
+from equipoise.diagnostics.estimates import Estimate, Floats, paired, plain
 from equipoise.diagnostics.wording import Interval, difference, figure, level, p_value, percent
 from equipoise.functional.statistics import holm
 
@@ -20,10 +20,6 @@ DOMINANT_SHARE = 2 / 3
 """Dominates: the interval of its share of the output's variance is all above this."""
 EQUIVALENT = 0.01
 """Additive would do: what interactions give lies within this (one point; .01 of R²), with its whole interval."""
-ROBUST_SHARE, FRAGILE_SHARE = 0.9, 0.5
-"""Robust, fragile: with modalities missing it keeps at least, at most, so much of its lead over a constant."""
-LEADS = 0.75
-"""Leads training: the largest gradient in at least so many of the steps."""
 
 
 class Floor(Interval, Protocol):
@@ -31,6 +27,13 @@ class Floor(Interval, Protocol):
 
     @property
     def p(self) -> float: ...  # noqa: D102
+
+
+class Reading(Interval, Protocol):
+    """A score of one modality, with what each sample adds to it where that was kept."""
+
+    @property
+    def points(self) -> Floats | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def contribution_findings(
             continue
         if real:
             sentence = (
-                f"{name} hurts: without it the model gains {difference(metric, _negative(cost))} on these {samples} "
+                f"{name} hurts: without it the model gains {difference(metric, cost.reversed())} on these {samples} "
                 f"samples ({p_value(p)})."
             )
         else:
@@ -134,10 +137,11 @@ def contribution_findings(
 
 def starvation_findings(
     metric: str,
-    inside: Mapping[str, Mapping[str, Interval]],
-    reference: Mapping[str, tuple[str, Interval]],
+    inside: Mapping[str, Mapping[str, Reading]],
+    reference: Mapping[str, tuple[str, Reading]],
     *,
     constant: float,
+    groups: Sequence[str] | None = None,
     competition: Mapping[str, Mapping[str, Any]] | None = None,
     movement: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Finding]:
@@ -145,14 +149,17 @@ def starvation_findings(
 
     Of all that is known of the modality inside the model, the best reading counts. It is starved where
 
-    - that reading's interval lies below the interval of the reference, which lies above a constant, and
-    - it is less of a lead over the constant than `STARVED_SHARE` of the reference's.
+    - the reference does better on the same samples: the interval of the difference, by a paired bootstrap, lies above
+      0 (where what each sample adds is not known: interval above interval),
+    - the reference's own interval lies above a constant, and
+    - the reading is less of a lead over the constant than `STARVED_SHARE` of the reference's.
 
     Args:
         metric: of the figures.
         inside: ``{m: {how it was read: score}}``, such as the model with it alone, or a probe of its representation.
         reference: ``{m: (what it is, score)}``: a model trained on it alone, or the data's own floor.
         constant: score of the best constant answer.
+        groups: ``[N]``, the video or speaker of each sample, resampled as a whole.
         competition: strengths to name beside it.
         movement: of the encoder, to name beside it.
     """
@@ -160,10 +167,16 @@ def starvation_findings(
     for name, (what, best) in reference.items():
         how, own = max(inside[name].items(), key=lambda each: each[1].value)
         far = own.value - constant < STARVED_SHARE * (best.value - constant)
-        if not (far and own.high < best.low and best.low > constant):
+        if not (far and best.low > constant):
+            continue
+        gap = None
+        if own.points is not None and best.points is not None:
+            gap = paired(best.points, own.points, groups=groups)
+        if not (own.high < best.low if gap is None else gap.low > 0):
             continue
         sentence = f"{name} is starved: {what} it reaches {level(metric, best)}, inside the model {level(metric, own)}"
         evidence = {"reference": what, "reached": plain(best), "inside": plain(own), "read_by": how}
+        evidence |= {} if gap is None else {"difference": plain(gap)}
         moved = (movement or {}).get(name, {}).get("share")
         if moved is not None:
             sentence += f"; its encoder moved {moved:.2f} of what it moves when trained alone"
@@ -209,71 +222,5 @@ def interaction_finding(metric: str, gain: Estimate, additive: Interval) -> list
     return [Finding(None, kind, sentence, evidence)]
 
 
-def control_findings(metric: str, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """How the run stands to its controls, whose p are corrected already.
-
-    ``"beaten"``: a control is better. ``"no better than alone"``: one modality trained alone is not worse.
-    """
-    found = []
-    for row in rows:
-        lead = row.get("lead")
-        if lead is None:
-            continue
-        made = Estimate(lead["value"], lead["low"], lead["high"], lead["p"])
-        if _p(made) < SIGNIFICANT and made.value < 0:
-            sentence = f"{row['name']} does better than this run, by {difference(metric, _negative(made))}"
-            found.append(Finding(None, "beaten", f"{sentence} ({p_value(_p(made))}).", {"lead": plain(made)}))
-        elif row["kind"] == "alone" and _p(made) >= SIGNIFICANT:
-            sentence = f"The run is {difference(metric, made)} better than {row['name']}: not distinguishable from it"
-            found.append(
-                Finding(None, "no better than alone", f"{sentence} ({p_value(_p(made))}).", {"lead": plain(made)})
-            )
-    return found
-
-
-def training_finding(
-    steps: int, largest: Mapping[str, float], conflict_rate: float, before: float | None, after: float | None
-) -> list[Finding]:
-    """``"leads training"``: one encoder had the largest gradient in nearly all steps."""
-    name = max(largest, key=largest.__getitem__)
-    if not largest[name] >= LEADS:
-        return []
-    sentence = (
-        f"While the model learned, {name} had the largest gradient in {percent(largest[name])} of {steps} steps; "
-        f"norms were in conflict in {percent(conflict_rate)}."
-    )
-    if before is not None and after is not None:
-        sentence += f" The largest was {before:.1f} times the others' mean before the balancer, {after:.1f} after it."
-    evidence = {"largest": dict(largest), "conflict_rate": conflict_rate, "before": before, "after": after}
-    return [Finding(name, "leads training", sentence, evidence)]
-
-
-def robustness_finding(whole: float, missing: float, constant: float, rate: float) -> list[Finding]:
-    """``"robust"`` or ``"fragile"``, by what is kept of the lead over a constant where modalities are missing.
-
-    Args:
-        whole: the score with nothing missing; higher is better, as of all three.
-        missing: with modalities missing at random.
-        constant: of a constant answer.
-        rate: at which they are missing.
-    """
-    if not whole > constant:
-        return []
-    kept = (missing - constant) / (whole - constant)
-    kind = "robust" if kept >= ROBUST_SHARE else "fragile" if kept <= FRAGILE_SHARE else None
-    if kind is None:
-        return []
-    sentence = (
-        f"The model is {kind}: with modalities missing in {percent(rate)} of the samples it keeps "
-        f"{percent(max(kept, 0))} of its lead over a constant answer."
-    )
-    evidence = {"whole": whole, "missing": missing, "constant": constant, "kept": kept, "rate": rate}
-    return [Finding(None, kind, sentence, evidence)]
-
-
 def _p(estimate: Estimate) -> float:
     return 1.0 if estimate.p is None else estimate.p
-
-
-def _negative(estimate: Estimate) -> Estimate:
-    return Estimate(-estimate.value, -estimate.high, -estimate.low, estimate.p, estimate.error)
