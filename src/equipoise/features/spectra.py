@@ -27,9 +27,7 @@ def mel_filters(bins: int, low: float, high: float) -> Tensor:
         ValueError: fewer than 2 filters, edges out of order, or so many filters that one holds no frequency.
     """
     if not 0 <= low < high <= SAMPLE_RATE / 2:
-        raise ValueError(
-            f"Parameters `low` and `high` should be in 0 to {SAMPLE_RATE // 2}, low first. Found {low}, {high}."
-        )
+        raise ValueError(f"Parameters `low` and `high` should rise from 0 to {SAMPLE_RATE // 2}. Found {low}, {high}.")
     if not 2 <= bins <= 512:
         raise ValueError(f"Parameter `bins` should be in 2 to 512. Found `bins = {bins}`.")
     first, last = _mel(torch.tensor([low, high], dtype=torch.float64)).tolist()
