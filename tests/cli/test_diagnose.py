@@ -47,6 +47,10 @@ def test_one_command_writes_a_report_and_the_second_computes_nothing(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
+    on_valid = diagnosed(capsys, str(run_dir), "--split", "valid", "--out", str(tmp_path / "valid"))
+    for floor in on_valid["data"]["floors"].values():
+        assert floor["samples"] == on_valid["data"]["balance"]["valid"]["samples"], "not silently on test"
+
     monkeypatch.setattr(auditing, "audit", forbidden)
     assert diagnosed(capsys, str(run_dir)) == content
     with pytest.raises(AssertionError, match="computed again"):

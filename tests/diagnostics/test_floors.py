@@ -147,6 +147,28 @@ def test_without_a_validation_split_a_fifth_of_training_chooses(data: Dataset, t
     assert data_report(merged, ["text"], leakage=False).floors["text"].trained_on == 1280
 
 
+def test_the_split_that_is_scored_neither_teaches_nor_chooses(tmp_path: Path) -> None:
+    """With the labels of valid and test mixed up, a floor on valid is the same line: only its score falls."""
+    random = np.random.default_rng(0)
+    frames = random.normal(size=(200, 6)).astype(np.float32)
+    labels = (frames @ random.normal(size=6) + random.normal(size=200)).astype(np.float32)
+    given: dict[str, Any] = {"modalities": {"audio": frames}, "task": "regression"}
+    given["splits"] = ["train"] * 100 + ["valid"] * 60 + ["test"] * 40
+    mixed = np.append(labels[:100], random.permutation(labels[100:]))
+    one, other = (
+        data_report(written(tmp_path / name, labels=each, **given), split="valid", leakage=False)
+        for name, each in (("own", labels), ("mixed", mixed))
+    )
+    assert one.floors["audio"].trained_on == 80
+    assert one.floors["audio"].penalty == other.floors["audio"].penalty
+    assert one.floors["audio"].score.samples == 60
+    assert one.floors["audio"].score.value > 0.5 > 0.1 > other.floors["audio"].score.value
+    data = written(tmp_path / "again", labels=labels, **given)
+    with pytest.raises(DataError, match="learned on the training split"):
+        data_report(data, ["audio"], split="train", leakage=False)
+    assert data_report(data, [], split="train", leakage=False).floors == {}
+
+
 def test_the_constant_answer_is_that_of_the_training_split(tmp_path: Path) -> None:
     labels = np.array([0, 1, 1, 1, 0, 1, 0, 0])
     frames: npt.NDArray[np.float32] = np.arange(8, dtype=np.float32)[:, None]

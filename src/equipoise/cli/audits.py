@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from equipoise.training.config import RunConfig
 
 FOLDER = "diagnosis"
-VERSION = 1  # raised whenever the same settings give another report
+VERSION = 2  # raised whenever the same settings give another report
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def audit(
         predict: ``({m: rows}, kept)`` to outputs, as :func:`equipoise.diagnostics.subject.of_function` asks it; for a
             mapping only.
         modalities: those to look at; None for all.
-        split: of the dataset.
+        split: of the dataset. Of train no floor is told, for it is learned there.
         task: of a mapping; None for classification where the targets are integers.
         metric: of all scores; None for ``accuracy`` or ``r2``.
         concepts: ``{m: [N] or [N, C]}``, outputs of a model trained on m alone, for the same samples in the same order.
@@ -83,7 +83,7 @@ def audit(
         ValueError: data and model that do not fit, no ``predict`` for a mapping, or fewer than two modalities.
     """
     rows = data.split(split) if isinstance(data, Dataset) else data if isinstance(data, Split) else None
-    with_floors = floors and isinstance(data, Dataset) and {"train", "test"} <= set(data.splits)
+    with_floors = floors and isinstance(data, Dataset) and {"train", split} <= set(data.splits)
     stages = _Stages(6 + with_floors + (rows is not None), progress)
     was_training = model is not None and model.training
     try:
@@ -112,8 +112,10 @@ def audit(
             model.train(was_training)
     known = None
     if with_floors:
-        names = [name for name in subject.modalities if _has_floor(cast(Dataset, data), name)]
-        known = data_report(cast(Dataset, data), names, metric=subject.metric, seed=seed, progress=stages.next())
+        names = [name for name in subject.modalities if split != "train" and _has_floor(cast(Dataset, data), name)]
+        known = data_report(
+            cast(Dataset, data), names, split=split, metric=subject.metric, seed=seed, progress=stages.next()
+        )
     alone, competition = _of_concepts(subject, concepts or {}, latent, seed, stages.next())
 
     assert subject.metric is not None

@@ -50,12 +50,12 @@ class Balance:
 
 @dataclass(frozen=True)
 class Floor:
-    """How far a linear predictor gets with pooled features, fitted on train, chosen on valid, scored on test.
+    """How far a linear predictor gets with pooled features: fitted on train, chosen on valid, scored on another split.
 
     Attributes:
-        score: on the test split, against chance.
-        metrics: of the task on the test split, as for any model.
-        penalty: λ, chosen on the validation split.
+        score: on the scored split, against chance.
+        metrics: of the task there, as for any model.
+        penalty: λ, chosen on the validation split, or on a fifth of train where that is scored or missing.
         width: pooled features.
         trained_on: samples.
     """
@@ -86,7 +86,8 @@ class DataReport:
         leakage: what splits share; None where it was not looked for.
         balance: ``{split: Balance}``.
         floors: by modality, and of all joined by ``+``.
-        constant: the task's metrics of a constant answer: the mean label, or the shares of the classes, in training.
+        constant: the task's metrics of a constant answer on the scored split: the mean label, or the shares of the
+            classes, in training.
     """
 
     leakage: Leakage | None
@@ -108,6 +109,7 @@ def data_report(
     dataset: Dataset,
     modalities: Sequence[str] | None = None,
     *,
+    split: str = "test",
     metric: Metric | None = None,
     leakage: bool = True,
     most: int = 5000,
@@ -117,14 +119,15 @@ def data_report(
     """Leaks, balance of labels, and a linear floor for each modality and for all together.
 
     A modality is pooled: the means of four equal parts of each sequence and the deviation over all of it. Text without
-    features is a bag of words. A ridge or logistic regression
-    learns from the training split; the validation split chooses its penalty, or where there is none a fifth of the
-    training split that is then not learned from. The test split is scored once. A floor near chance doesn't prove that
-    nothing is there: order within a sequence, and all that takes more than a line to see, is beyond it.
+    features is a bag of words. A ridge or logistic regression learns from the training split; the validation split
+    chooses its penalty, or a fifth of the training split that is then not learned from, where there is no validation
+    split or where it is the one to score. What is scored is read once. A floor near chance doesn't prove that nothing
+    is there: order within a sequence, and all that takes more than a line to see, is beyond it.
 
     Args:
-        dataset: with a test split.
+        dataset: with a training split.
         modalities: those to look at; None for all, with the transcripts where there are any.
+        split: to score them on, not the one they are learned from.
         metric: of the score; None for ``r2`` or ``accuracy``.
         leakage: look for it, which reads all features once more.
         most: training samples to learn from; of more, so many are drawn.
@@ -132,15 +135,17 @@ def data_report(
         progress: told of steps done (the leakage check and each floor), and of how many there are.
 
     Raises:
-        DataError: no test split, or an unknown modality.
+        DataError: no such split, an unknown modality, or floors asked for on the training split.
     """
     name = check_metric(metric, dataset.manifest.task)
-    if not {"train", "test"} <= set(dataset.splits):
-        raise DataError(f"The dataset should have a train and a test split. Found {', '.join(dataset.splits)}.")
+    if not {"train", split} <= set(dataset.splits):
+        raise DataError(f"The dataset should have a train and a {split} split. Found {', '.join(dataset.splits)}.")
     words = _word_names(dataset)
     names = list(dict.fromkeys([*words, *dataset.modalities]) if modalities is None else modalities)
     if unknown := [each for each in names if each not in {*words, *dataset.modalities}]:
         raise DataError(f"The dataset has no modality {unknown[0]!r}. It has: {', '.join(dataset.modalities)}.")
+    if names and split == "train":
+        raise DataError("A floor is learned on the training split. Score it on another, or ask for no modality.")
     joined = ["+".join(names)] if len(names) > 1 else []
     steps = int(leakage) + len(names) + len(joined)
     done = 0
@@ -154,20 +159,20 @@ def data_report(
     leaks = check_leakage(dataset) if leakage else None
     if leakage:
         step()
-    train, valid, test = _rows(dataset, most, seed)
+    train, valid, scored = _rows(dataset, split, most, seed)
     features: dict[str, list[Floats]] = {}
     floors: dict[str, Floor] = {}
     for each in [*names, *joined]:
         if each in joined:
             x = [np.hstack(parts) for parts in zip(*features.values(), strict=True)]
         elif each in words:
-            x = standardised(words_of(dataset, [train, valid, test]), together=True)
+            x = standardised(words_of(dataset, [train, valid, scored]), together=True)
         else:
-            x = standardised([pooled(dataset, each, rows) for rows in (train, valid, test)])
+            x = standardised([pooled(dataset, each, rows) for rows in (train, valid, scored)])
         features[each] = x
-        floors[each] = _floor(dataset, name, x, [train, valid, test], seed)
+        floors[each] = _floor(dataset, name, x, [train, valid, scored], seed)
         step()
-    return DataReport(leaks, label_balance(dataset), floors, _constant(dataset, dataset.rows("train"), test))
+    return DataReport(leaks, label_balance(dataset), floors, _constant(dataset, dataset.rows("train"), scored))
 
 
 def label_balance(dataset: Dataset) -> dict[str, Balance]:
@@ -211,15 +216,15 @@ def _word_names(dataset: Dataset) -> list[str]:
     return ["text"] if info is None or info.dim == 0 else []
 
 
-def _rows(dataset: Dataset, most: int, seed: int) -> tuple[Array, Array, Array]:
+def _rows(dataset: Dataset, split: str, most: int, seed: int) -> tuple[Array, Array, Array]:
     random = np.random.default_rng(seed)
     train = dataset.rows("train")
     if len(train) > most:
         train = np.sort(random.choice(train, most, replace=False))
-    if "valid" in dataset.splits:
-        return train, dataset.rows("valid"), dataset.rows("test")
+    if "valid" in dataset.splits and split != "valid":
+        return train, dataset.rows("valid"), dataset.rows(split)
     order = random.permutation(train)
-    return np.sort(order[len(train) // 5 :]), np.sort(order[: len(train) // 5]), dataset.rows("test")
+    return np.sort(order[len(train) // 5 :]), np.sort(order[: len(train) // 5]), dataset.rows(split)
 
 
 def groups_of(dataset: Dataset, rows: Array) -> list[str] | None:

@@ -34,9 +34,11 @@ def data_section(content: Content) -> Section | None:
         said.append(f"{name} {each['samples']}" + ("" if share is None else f" (commonest class {percent(share)})"))
     leakage = data["leakage"]
     leak = "" if leakage is None else " Splits leak." if leakage["leaks"] else " No leak between splits was found."
+    split = content["about"]["split"]
+    chosen = "a fifth of train" if split == "valid" or "valid" not in data["balance"] else "valid"
     text = (
-        "How far a line gets with pooled features: learned on train, its penalty chosen on valid, scored on test. Near "
-        f"chance doesn't prove that nothing is there. Samples: {', '.join(said)}.{leak}"
+        f"How far a line gets with pooled features: learned on train, its penalty chosen on {chosen}, scored on "
+        f"{split}. Near chance doesn't prove that nothing is there. Samples: {', '.join(said)}.{leak}"
     )
     return Section(
         "The data before any training", text, ("modality", "floor", "chance", "p", "learned from"), tuple(rows)
