@@ -169,6 +169,8 @@ def fit(
     optim = accelerator.prepare(
         make_optimizer(model, optimizer, lr=lr, weight_decay=weight_decay, momentum=momentum, own_lr=own_lr)
     )
+    # Accelerate's own step scales losses; without a scaler it only looks, each time, for packages that it could serve.
+    stepped = optim if accelerator.scaler is not None else optim.optimizer
     net: Any = model
     stages = stages_of(net) if len(names) > 1 else {}
     groups = stages.get("encoders")
@@ -272,8 +274,8 @@ def fit(
                 traced |= tracer.after()
             if clip is not None:
                 nn.utils.clip_grad_norm_(parameters, clip)
-            optim.step()
-            optim.zero_grad()
+            stepped.step()
+            stepped.zero_grad()
             state.step += 1
             state.batch += len(batches)
             recorder.record(

@@ -22,4 +22,8 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
     validation data more often, draws the same numbers, and no generator's state has to be stored.
     """
     words = np.random.SeedSequence([seed, step, rank]).generate_state(2, np.uint32)
-    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+    number = int(words[0]) << 32 | int(words[1])
+    if torch.accelerator.is_available():
+        torch.manual_seed(number)
+    else:  # milliseconds would go into preparing the seeds of devices that are not there
+        torch.default_generator.manual_seed(number)
