@@ -92,3 +92,41 @@ def test_bad_input_is_one_line_before_anything_runs(
     assert out == ""
     assert said.startswith(line)
     assert not any(tmp_path.glob("runs/*/done/*"))
+
+
+def test_settings_are_tried_before_anything_is_compared(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = tmp_path / "grid.yaml"
+    search = "{train.lr: {low: 1e-4, high: 1e-1, log: true}}"
+    grid.write_text(f"datasets: {{small: {small_data}}}\ntuning: {{trials: 2}}\nbase: {{search: {search}}}\n")
+
+    def line(out: str, jobs: int, *more: str) -> list[str]:
+        words = ["compare", str(grid), "--out", str(tmp_path / out), "--jobs", str(jobs), "--seeds", "0", *more, *TINY]
+        return [*words, "--no-controls", "--method", "plain", "ags", "--json"]
+
+    assert main(line("two", 2, "--dry-run")) == 0
+    rows = printed(capsys)["table"]["rows"]
+    assert [(row["method"], row["to run"]) for row in rows] == [
+        ("plain, trial", 2),
+        ("ags, trial", 2),
+        ("plain", 1),
+        ("ags", 1),
+    ]
+    assert not (tmp_path / "two").exists()
+
+    assert main(line("two", 2)) == main(line("one", 1)) == 0
+    two, one = (json.loads(each) for each in capsys.readouterr().out.replace("}\n{", "}\0{").split("\0"))
+    assert two["trials"] == one["trials"]
+    assert len(one["trials"]) == 4
+    assert [figure["trials"] for figure in one["figures"]] == [2, 2]
+    assert [figure["mean"] for figure in one["figures"]] == [figure["mean"] for figure in two["figures"]]
+    best = {row["method"]: row["settings"]["train.lr"] for row in one["trials"] if row["chosen"]}
+    assert {cell["method"]: cell["config"]["train"]["lr"] for cell in one["cells"]} == best
+    assert (tmp_path / "one" / "tables" / "trials.csv").read_text().count("\n") == 5
+
+    results = {path: path.stat().st_mtime_ns for path in (tmp_path / "one" / "done").iterdir()}
+    assert len(results) == 6
+    assert main(line("one", 1)) == 0
+    assert printed(capsys)["trials"] == one["trials"]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "one" / "done").iterdir()} == results

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.cli.console import add_json_flag, print_json, print_table
+from equipoise.cli.tuning import Told, run_finals, run_trials, write_trials
 
 if TYPE_CHECKING:
     from equipoise.experiments.cell import Cell
     from equipoise.experiments.clock import Clock
     from equipoise.experiments.rows import Row
     from equipoise.experiments.store import Store
+    from equipoise.experiments.tuner import Tuner
 
 TASTE_SECONDS = 2.0
 TABLES = "tables"
@@ -30,7 +32,8 @@ A grid in a file, on the command line, or both (flags replace the file's axes; `
     ags:
     strong: {balancer: ags, balancer.alpha: 1.0}
   seeds: [0, 1, 2, 3, 4]
-  base: {train: {epochs: 30}}
+  base: {train: {epochs: 30}, search: {train.lr: {low: 1e-4, high: 1e-2, log: true}}}
+  tuning: {trials: 20}                # of every method and control, on validation data alone
 
 examples:
   equipoise compare grid.yaml --dry-run
@@ -69,8 +72,9 @@ def run(args: argparse.Namespace) -> int:
     """Plan, check, run, print. Returns 1 where a method or control other than a modality alone has failed."""
     from equipoise.experiments.clock import clock_of
     from equipoise.experiments.grid import load_grid
-    from equipoise.experiments.plan import plan
+    from equipoise.experiments.plan import plan, plan_studies
     from equipoise.experiments.store import Store
+    from equipoise.experiments.tuner import Tuner
     from equipoise.report.results import SHOWN
     from equipoise.training.arguments import unknown
 
@@ -79,20 +83,29 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"Parameter `--jobs` should be 1 or more. Found {jobs}.")
     if args.metric is not None and args.metric not in SHOWN:
         raise ValueError(f"Parameter `--metric`: {unknown('metric', args.metric, SHOWN)}")
-    cells = plan(load_grid(args.grid, given(args)))
+    grid = load_grid(args.grid, given(args))
+    studies = [] if grid.tuning is None else plan_studies(grid)
     out = Path(args.out) if args.out else Path("runs") / (Path(args.grid).stem if args.grid else "compare")
     if args.dry_run and not out.is_dir():
+        cells = Tuner(studies, None).cells() if studies else plan(grid)
         return dry_run(cells, cells, clock_of(None, cells, jobs), json=args.json)
     store = Store(out)
     for other in args.merge:
         merge(store, Path(other))
     done, failed = store.ids(), set() if args.retry_failed else store.ids("failed")
-    waiting = [cell for cell in cells if cell.id not in done | failed]
+    retry = args.retry_failed and not args.dry_run
+    tuner = Tuner(studies, store, keep=not args.dry_run, retry=retry) if studies else None
+    cells = plan(grid) if tuner is None else tuner.cells()
+    waiting = [cell for cell in cells if cell.id not in done | failed] if tuner is None else tuner.waiting()
     clock = clock_of(store, cells, jobs)
     if args.dry_run:
         return dry_run(cells, waiting, clock, json=args.json)
-    try_out(waiting, clock, 0.0)
-    return compare(cells, waiting, store, clock, args)
+    if tuner is None:
+        try_out(waiting, clock, 0.0)
+    else:  # a trial of each kind; of the others one a dataset, for they differ from trials in the test split alone
+        finals = {cell.dataset: cell for cell in waiting if cell.split == "test"}
+        try_out([*(cell for cell in waiting if cell.split == "valid"), *finals.values()], clock, 0.0)
+    return compare(cells, waiting, store, clock, args, tuner)
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
@@ -163,7 +176,8 @@ def dry_run(cells: Sequence[Cell], waiting: Sequence[Cell], clock: Clock, *, jso
         left = [cell for cell in of_kind if cell.id in todo]
         each = clock.seconds(of_kind[0])
         first = of_kind[0]
-        rows.append((first.dataset, first.model, first.method, len(of_kind), len(left), spoken(each)))
+        name = f"{first.method}{', trial' if first.split == 'valid' else ''}"
+        rows.append((first.dataset, first.model, name, len(of_kind), len(left), spoken(each)))
     total = clock.remaining(waiting)
     note = (
         f"{len(cells)} cells, {len(waiting)} to run, about {spoken(total)} with {clock.jobs} at once"
@@ -179,25 +193,46 @@ def dry_run(cells: Sequence[Cell], waiting: Sequence[Cell], clock: Clock, *, jso
 
 
 def compare(
-    cells: Sequence[Cell], waiting: Sequence[Cell], store: Store, clock: Clock, args: argparse.Namespace
+    cells: Sequence[Cell],
+    waiting: Sequence[Cell],
+    store: Store,
+    clock: Clock,
+    args: argparse.Namespace,
+    tuner: Tuner | None = None,
 ) -> int:
-    """Run what has no result, then print the table."""
+    """Run what has no result, the trials of settings before all else, then print the table."""
     from equipoise.cli.grid_progress import grid_progress
     from equipoise.experiments.collect import collect_errors, collect_rows
     from equipoise.experiments.pool import run_cells
     from equipoise.experiments.train import train_cells
 
-    for cell in waiting:
-        store.forget(cell.id)
+    def execute(batch: Sequence[Cell], told: Told) -> None:
+        for cell in batch:
+            if args.retry_failed or tuner is None:
+                store.forget(cell.id)
+        run_cells(batch, train_cells(store), store, jobs=clock.jobs, told=told)
+
     with grid_progress(cells, waiting, clock) as told:
-        run_cells(waiting, train_cells(store), store, jobs=clock.jobs, told=told)
-    rows, errors = collect_rows(cells, store), collect_errors(cells, store)
-    show(rows, errors, cells, store, args)
-    return int(any(store.failed(cell.id) for cell in cells if cell.role != "alone"))
+        if tuner is None:
+            execute(waiting, told)
+        else:
+            run_trials(tuner, cells, execute, told)
+            run_finals(tuner, cells, execute, told)
+    finals = cells if tuner is None else tuner.finals()
+    untuned = {} if tuner is None else tuner.errors()
+    errors = {**untuned, **collect_errors(finals, store)}
+    show(collect_rows(finals, store), errors, finals, store, args, tuner)
+    barren = [study.cell for study in tuner.barren()] if tuner is not None else []
+    return int(any(cell in barren or store.failed(cell.id) for cell in [*finals, *barren] if cell.role != "alone"))
 
 
 def show(
-    rows: Sequence[Row], errors: dict[str, str], cells: Sequence[Cell], store: Store, args: argparse.Namespace
+    rows: Sequence[Row],
+    errors: dict[str, str],
+    cells: Sequence[Cell],
+    store: Store,
+    args: argparse.Namespace,
+    tuner: Tuner | None = None,
 ) -> None:
     """Print and write the tables, the verdict, and what has failed."""
     from equipoise.experiments.analysis import analyse
@@ -215,10 +250,14 @@ def show(
             print("\n".join([*failed, f"No cell has a result. Results: {store.root}"]))
         return
     found = record(analyse(rows, metric=args.metric))
-    files = write_comparison(found, store.root / TABLES)
+    files = [*write_comparison(found, store.root / TABLES)]
+    if tuner is not None:
+        files.append(write_trials(tuner, store.root / TABLES / "trials.csv"))
     table = score_table(found)
     if args.json:
         content = {"store": str(store.root), "table": to_records(table), **found, "errors": errors, "cells": ids}
+        if tuner is not None:
+            content["trials"] = tuner.record()
         print_json({**content, "files": [str(file) for file in files]})
         return
     print_table(table)

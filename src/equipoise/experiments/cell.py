@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from equipoise import __version__
 from equipoise.data import load
@@ -33,6 +33,8 @@ class Cell:
         code: `code_version` when it was planned.
         checksum: `data_checksum` of its dataset.
         against: names of the controls that it is judged by.
+        split: what it is scored on: ``"valid"`` for a trial of settings, which never reads the test split.
+        trials: settings tried for its method on validation data; None where none were.
     """
 
     id: str
@@ -44,6 +46,8 @@ class Cell:
     code: str
     checksum: str
     against: tuple[str, ...] = ()
+    split: Literal["test", "valid"] = "test"
+    trials: int | None = None
 
     @property
     def seed(self) -> int:
@@ -52,12 +56,13 @@ class Cell:
 
     @property
     def kind(self) -> str:
-        """Cells of one kind differ in the seed alone, so they take about equally long."""
-        return f"{self.dataset}, {self.model}, {self.method}"
+        """Cells of one kind differ in the seed alone, trials in settings too, so they take about equally long."""
+        return f"{self.dataset}, {self.model}, {self.method}{', trial' if self.split == 'valid' else ''}"
 
     def record(self) -> dict[str, Any]:
         """All of it as plain JSON values."""
-        values = {name: getattr(self, name) for name in ("id", "dataset", "model", "method", "role", "seed")}
+        names = ("id", "dataset", "model", "method", "role", "seed", "split", "trials")
+        values = {name: getattr(self, name) for name in names}
         return values | {"config": self.config.model_dump(mode="json"), "code": self.code, "data": self.checksum}
 
 
@@ -70,6 +75,8 @@ def make_cell(
     role: Role = "method",
     checksum: str | None = None,
     against: tuple[str, ...] = (),
+    split: Literal["test", "valid"] = "test",
+    trials: int | None = None,
 ) -> Cell:
     """A cell with its id.
 
@@ -81,14 +88,16 @@ def make_cell(
         role: a method, or one of the controls.
         checksum: of the dataset; None computes it.
         against: names of the controls that it is judged by.
+        split: what it is scored on.
+        trials: settings tried for its method.
     """
     code = code_version()
     checksum = checksum or data_checksum(config.data)
     # The place of the data is left out: the checksum says what lies there, on every machine.
     decides = config.model_dump(mode="json", exclude={"data"})
-    text = json.dumps([decides, code, checksum], sort_keys=True)
+    text = json.dumps([decides, code, checksum, split], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:20]
-    return Cell(digest, dataset, model, method, role, config, code, checksum, against)
+    return Cell(digest, dataset, model, method, role, config, code, checksum, against, split, trials)
 
 
 @lru_cache(maxsize=1)

@@ -18,19 +18,21 @@ def collect_rows(cells: Sequence[Cell], store: Store) -> list[Row]:
         ValueError: one whose predictions are not those of its figures.
     """
     done = store.ids()
-    rows = {
-        cell.id: read_row(
+    rows = [
+        read_row(
             store.run_dir(cell.id),
             method=cell.method,
             role=cell.role,
             dataset=cell.dataset,
             model=cell.model,
+            trials=cell.trials,
             against=cell.against,
         )
         for cell in cells
         if cell.id in done
-    }
-    return [*rows.values(), *ensemble_rows(cells, rows, store)]
+    ]
+    by_id = dict(zip((cell.id for cell in cells if cell.id in done), rows, strict=True))
+    return [*rows, *ensemble_rows(cells, by_id, store)]
 
 
 def collect_errors(cells: Iterable[Cell], store: Store) -> dict[str, str]:

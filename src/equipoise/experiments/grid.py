@@ -9,13 +9,15 @@ from typing import Any
 
 from equipoise.balancers import BALANCERS
 from equipoise.experiments.overrides import Settings, lay, nested
+from equipoise.experiments.search import read_search
+from equipoise.experiments.tuning import Tuning, make_tuning
 from equipoise.models import MODELS
 from equipoise.training.arguments import unknown
 from equipoise.training.config import MAX_SEED, ModelConfig, read_yaml
 from equipoise.training.presets import find_config
 
 SEEDS = (0, 1, 2, 3, 4)
-KEYS = ("base", "datasets", "models", "methods", "seeds", "controls")
+KEYS = ("base", "datasets", "models", "methods", "seeds", "controls", "tuning")
 PLAIN = "plain"
 
 
@@ -31,6 +33,8 @@ class Grid:
         base: settings under all of them, as `nested` gives them.
         controls: whether each modality alone, the plain model and the plain model with every modality's own loss are
             trained too.
+        tuning: how settings are searched before anything is compared; None where they are not. What is searched stands
+            in the settings as ``search``.
     """
 
     datasets: Mapping[str, Settings]
@@ -39,6 +43,7 @@ class Grid:
     seeds: tuple[int, ...] = SEEDS
     base: Settings = field(default_factory=dict)
     controls: bool = True
+    tuning: Tuning | None = None
 
 
 def load_grid(path: str | Path | None = None, given: Mapping[str, Any] | None = None) -> Grid:
@@ -69,15 +74,28 @@ def make_grid(values: Mapping[str, Any]) -> Grid:
     if not isinstance(controls, bool):
         raise ValueError(f"Grid key `controls` should be true or false. Found `controls = {controls!r}`.")
     base = _base(values.get("base"), None)
+    tuning = make_tuning(values.get("tuning"))
     model = base.get("model", {}).get("name") or ModelConfig().name
-    return Grid(
+    grid = Grid(
         datasets={name: _dataset(name, each) for name, each in _axis(values, "datasets").items()},
         models={name: _model(name, each) for name, each in _axis(values, "models", model).items()},
         methods={name: _method(name, each) for name, each in _axis(values, "methods", PLAIN).items()},
         seeds=_seeds(values.get("seeds", SEEDS)),
         base=base,
         controls=controls,
+        tuning=tuning,
     )
+    entries = {
+        "base": base,
+        **{
+            f"{axis}.{name}": each
+            for axis in ("datasets", "models", "methods")
+            for name, each in getattr(grid, axis).items()
+        },
+    }
+    if tuning is None and (where := next((name for name, each in entries.items() if "search" in each), None)):
+        raise ValueError(f"Grid key `{where}.search` needs `tuning: {{trials: N}}` beside the axes. Found none.")
+    return grid
 
 
 def _axis(values: Mapping[str, Any], key: str, default: str | None = None) -> dict[str, Any]:
@@ -146,7 +164,14 @@ def _settings(axis: str, name: str, value: Any) -> dict[str, Any]:
         raise ValueError(f"Grid key `{axis}.{name}` should be a mapping of config keys. Found {value!r}.")
     if "seed" in value:
         raise ValueError(f"Grid key `{axis}.{name}` sets `seed`. The seeds of all trainings stand under `seeds`.")
-    return nested(value)
+    return _searched(nested(value), f"{axis}.{name}.search")
+
+
+def _searched(settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """With the spaces of ``search`` read; they are laid over one another as all settings are."""
+    if "search" in settings:
+        settings["search"] = read_search(where, settings["search"])
+    return settings
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
@@ -169,4 +194,4 @@ def _base(value: Any, over: Any) -> dict[str, Any]:
             axis = {"data": "datasets", "seed": "seeds"}[key]
             raise ValueError(f"Grid key `base` sets `{key}`. That stands under `{axis}`.")
         under.pop(key, None)
-    return lay(lay(under, nested(settings)), nested(over or {}))
+    return _searched(lay(lay(under, nested(settings)), nested(over or {})), "base.search")

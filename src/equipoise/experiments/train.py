@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -15,9 +16,13 @@ from equipoise.training.run import run
 
 
 def train_cells(store: Store) -> Callable[[Cell], Mapping[str, Any]]:
-    """The function that `run_cells` takes to train cells: it returns the content of ``test.json``."""
+    """The function that `run_cells` takes to train cells: it returns ``test.json``, of a trial ``valid.json``."""
     return partial(_train, store)
 
 
 def _train(store: Store, cell: Cell) -> Mapping[str, Any]:
-    return run(cell.config, store.run_dir(cell.id))
+    folder = store.run_dir(cell.id)
+    found = run(cell.config, folder, split=cell.split)
+    if cell.split == "valid":
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # nobody predicts with a trial, and there are many
+    return found

@@ -47,7 +47,7 @@ def estimate_seconds(cell: Cell, limit: float = 0.0) -> float:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            run(config, Path(folder) / "trial", progress=watch)
+            run(config, Path(folder) / "trial", split=cell.split, progress=watch)
         except _Enough:
             pass
         except ValueError as error:

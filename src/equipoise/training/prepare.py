@@ -19,7 +19,13 @@ from equipoise.training.seeds import seed_all
 _ENCODE_BATCH = 64
 
 
-def open_dataset(data: str, text: TextConfig, *, device: torch.device | str = "cpu") -> Dataset:
+def open_dataset(
+    data: str,
+    text: TextConfig,
+    *,
+    device: torch.device | str = "cpu",
+    splits: Sequence[str] = ("train", "valid", "test"),
+) -> Dataset:
     """The dataset, with text as token ids (fine-tuned encoder) or as the vectors of a frozen one, computed once.
 
     Raises:
@@ -27,7 +33,7 @@ def open_dataset(data: str, text: TextConfig, *, device: torch.device | str = "c
         DataError: an encoder for a dataset without transcripts, or a split that is missing.
     """
     dataset = load(data)
-    if missing := [name for name in ("train", "valid", "test") if name not in dataset.splits]:
+    if missing := [name for name in splits if name not in dataset.splits]:
         raise DataError(
             f"{data} should have the splits train, valid and test. Found no {' and no '.join(missing)}. Make them with "
             f"`equipoise data split {data} --to DIR` (`--keep-test` leaves the test rows as they are)."

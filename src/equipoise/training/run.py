@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -40,6 +40,7 @@ from equipoise.training.state import load_state
 from equipoise.training.teachers import load_teachers
 
 CONFIG, TEST, PREDICTIONS, WATCHED = "config.yaml", "test.json", "predictions.csv", "test_by_epoch.json"
+VALID = "valid.json"
 _FREE = {"threads", "train.workers", "train.checkpoint_every"}  # settings that may differ when a run is resumed
 
 Progress = Callable[[int, int, "Mapping[str, float | int | None] | None"], None]
@@ -62,17 +63,26 @@ class TrainedRun:
     modalities: tuple[str, ...]
 
 
-def run(config: RunConfig, out: str | Path, *, resume: bool = True, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = True,
+    split: Literal["test", "valid"] = "test",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Train, choose on validation data, read the test split once, and write the run directory.
 
     Args:
         config: what to run.
         out: the run directory. A run that was stopped goes on where its last checkpoint is; a finished one is returned.
         resume: False starts anew.
+        split: ``"valid"`` stops before the test split, which is then never read and need not be there: for choosing
+            settings. ``valid.json`` says what the chosen epoch reaches on validation data.
         progress: called with (steps done, steps in all, the epoch's row or None).
 
     Returns:
-        The content of ``test.json``.
+        The content of ``test.json``, or of ``valid.json``.
 
     Raises:
         ValueError: a config that does not fit the data or the model, or another config's run directory.
@@ -80,15 +90,19 @@ def run(config: RunConfig, out: str | Path, *, resume: bool = True, progress: Pr
         OSError: something can't be written.
     """
     out = Path(out)
+    written = out / (TEST if split == "test" else VALID)
+    if split == "valid" and config.protocol != "honest":
+        raise ValueError(f"`split = 'valid'` reads no test split. Found `protocol = {config.protocol!r}`, which does.")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     accelerator = make_accelerator(config.train.precision)
     if resume:
         _check_same(out, config)
-        if (out / TEST).is_file():
-            return _read_json(out / TEST)
+        if written.is_file():
+            return _read_json(written)
 
-    dataset = open_dataset(config.data, config.text, device=accelerator.device)
+    splits = ("train", "valid", "test") if split == "test" else ("train", "valid")
+    dataset = open_dataset(config.data, config.text, device=accelerator.device, splits=splits)
     names = chosen_modalities(dataset, config.modalities, config.text)
     train, valid = dataset.split("train"), dataset.split("valid")
     teachers = load_teachers(config, names, load_run)  # before seeding: building them draws weights
@@ -130,9 +144,15 @@ def run(config: RunConfig, out: str | Path, *, resume: bool = True, progress: Pr
         raise
 
     if accelerator.is_main_process:
-        test = dataset.split("test")
-        found = evaluate(model, test, modalities=names, loss=config.train.loss, autocast=accelerator.autocast)
-        write_predictions(out / PREDICTIONS, test, found.predictions)
+        scored = dataset.split(split)
+        found = evaluate(
+            model,
+            scored,
+            modalities=names,
+            loss=config.train.loss,
+            autocast=accelerator.autocast,
+            quiet=split == "valid",
+        )
         report: dict[str, Any] = {
             "protocol": config.protocol,
             "seed": config.seed,
@@ -141,19 +161,24 @@ def run(config: RunConfig, out: str | Path, *, resume: bool = True, progress: Pr
             "select": select,
             "epoch": result.best_epoch,
             "epochs": result.epochs,
-            **test_report(found, test),
         }
+        if split == "test":
+            write_predictions(out / PREDICTIONS, scored, found.predictions)
+            report |= test_report(found, scored)
+        else:
+            report |= {"split": split, "metrics": found.metrics, "modalities": found.modalities, "loss": found.loss}
         if watch is not None:
             by = ("accuracy" if dataset.manifest.task == "classification" else "mae") if select == "last" else select
             report["test_selected"] = best_on_test(_read_json(out / WATCHED), by, found.metrics)
+        if split == "test":  # what splits share says something of the test split
+            report["dataset"] = dataset_report(dataset)
         report |= {
-            "dataset": dataset_report(dataset),
             "parameters": sum(p.numel() for p in model.parameters()),
             "seconds_per_epoch": result.seconds_per_epoch,
         }
-        write_json(out / TEST, report)
+        write_json(written, report)
     accelerator.wait_for_everyone()
-    return _read_json(out / TEST)
+    return _read_json(written)
 
 
 def run_seeds(
@@ -267,7 +292,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _clear(out: Path) -> None:
     """Remove what an earlier run wrote, and nothing else."""
-    for name in (CONFIG, TEST, PREDICTIONS, WATCHED, *TABLES):
+    for name in (CONFIG, TEST, VALID, PREDICTIONS, WATCHED, *TABLES):
         (out / name).unlink(missing_ok=True)
     for name in ("checkpoint", "tensorboard", "robustness", "controls"):
         shutil.rmtree(out / name, ignore_errors=True)
