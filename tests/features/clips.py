@@ -79,6 +79,7 @@ def write_clip(
     container: str | None = None,
     layout: str | None = None,
     key_every: int = 12,
+    delay: float = 0.0,
 ) -> Path:
     """Write a clip.
 
@@ -93,14 +94,16 @@ def write_clip(
         audio_codec, video_codec: encoders of FFmpeg.
         layout: of the channels: mono or stereo by default, ``5.1`` for six.
         key_every: pictures from one key frame to the next.
+        delay: seconds added to all timestamps.
     """
     with av.open(str(path), "w", format=container) as file:
         sound = None if audio is None else np.atleast_2d(np.asarray(audio, np.float32))
         # All streams before the first packet: the header is written with it.
-        put_audio = None if sound is None else _audio_writer(file, sound, rate, audio_codec, layout, audio_start)
-        put_video = (
-            None if pictures is None else _video_writer(file, pictures, frame_rate, times, video_codec, key_every)
+        put_audio = (
+            None if sound is None else _audio_writer(file, sound, rate, audio_codec, layout, audio_start + delay)
         )
+        if pictures is not None:
+            put_video = _video_writer(file, pictures, frame_rate, times, video_codec, key_every, delay)
         for put in (put_video, put_audio):
             if put is not None:
                 put()
@@ -136,6 +139,7 @@ def _video_writer(
     times: Sequence[float] | None,
     codec: str,
     key_every: int,
+    delay: float,
 ) -> Callable[[], None]:
     rate = Fraction(frame_rate).limit_denominator(1001)
     stream = file.add_stream(codec, rate=rate)
@@ -156,7 +160,8 @@ def _video_writer(
         number = 0
         while image is not None:
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.time_base, frame.pts = base, number if times is None else round(times[number] * 1000)
+            at = number if times is None else round(times[number] * 1000)
+            frame.time_base, frame.pts = base, at + round(delay / base)
             file.mux(stream.encode(frame))
             image, number = next(images, None), number + 1
         file.mux(stream.encode(None))

@@ -233,6 +233,38 @@ def test_a_hole_in_the_audio_is_filled_with_silence(tmp_path: Path) -> None:
     assert (sound[3 * 16000 + 300 : 5 * 16000 - 300] > 0.2).all()
 
 
+@pytest.mark.parametrize(("name", "sound", "video"), [("a.ts", "mp2", "mpeg2video"), ("a.mpg", "mp2", "mpeg1video")])
+def test_recordings_that_were_joined_run_on(tmp_path: Path, name: str, sound: str, video: str) -> None:
+    parts = []
+    for number, hertz in enumerate((500.0, 1000.0)):
+        parts.append(
+            write_clip(
+                tmp_path / f"{number}-{name}",
+                audio=tone(4.0, 48000, hertz=hertz),
+                rate=48000,
+                pictures=map(square, range(100)),
+                audio_codec=sound,
+                video_codec=video,
+                delay=300.0 * (1 - number),  # the second one's timestamps lie five minutes before the first one's
+            ).read_bytes()
+        )
+    path = tmp_path / name
+    path.write_bytes(b"".join(parts))
+    clip = open_clip(path)
+    assert clip.facts["jumps"] > 0
+    assert clip.duration == pytest.approx(8.0, abs=0.3)
+    sound_heard = heard(clip)
+    assert len(sound_heard) / 16000 == pytest.approx(8.0, abs=0.3)
+    assert power(sound_heard[16000:48000], 500) == pytest.approx(0.5, rel=0.05)
+    assert power(sound_heard[5 * 16000 : 7 * 16000], 1000) == pytest.approx(0.5, rel=0.05)
+    pictures = seen(clip, 25)
+    assert len(pictures) == pytest.approx(200, abs=4)
+    assert pictures[150:170] == [(pictures[150] + step) % 16 for step in range(20)]
+    assert any("timestamps jump" in note for note in clip.notes)
+    part = heard(open_clip(path, start=5.0, end=6.0))
+    np.testing.assert_allclose(part, sound_heard[80000:96000], atol=1e-6)
+
+
 def test_facts_say_what_the_container_says(tmp_path: Path) -> None:
     path = write_clip(
         tmp_path / "ein Stück 片 ☃.mp4", audio=tone(1.0, 44100), rate=44100, pictures=map(square, range(25))

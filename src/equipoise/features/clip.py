@@ -50,10 +50,11 @@ class Clip:
     Attributes:
         path: the file.
         start, end: seconds of the file at which the segment begins and ends; 0 and the file's duration for all of it.
-        facts: what the container says, as JSON: ``container``, ``bytes``, ``duration`` (seconds of the file), and
-            ``audio`` (``codec``, ``rate``, ``channels``, ``layout``) and ``video`` (``codec``, ``width``, ``height``,
-            ``frame_rate``, ``variable`` for a frame rate that varies, ``pixel_aspect``, ``rotation`` in degrees
-            clockwise by which pictures are turned upright), each None where there is no such track.
+        facts: what the container says, as JSON: ``container``, ``bytes``, ``duration`` (seconds of the file),
+            ``jumps`` (of the timestamps of a recording that was cut and joined), and ``audio`` (``codec``, ``rate``,
+            ``channels``, ``layout``) and ``video`` (``codec``, ``width``, ``height``, ``frame_rate``, ``variable`` for
+            a frame rate that varies, ``pixel_aspect``, ``rotation`` in degrees clockwise by which pictures are turned
+            upright), each None where there is no such track.
         notes: what decoding met so far and a reader of the report should know: errors, a track that breaks off. It
             grows while :meth:`audio` and :meth:`pictures` are read.
     """
@@ -145,7 +146,7 @@ def open_clip(path: str | PathLike[str], *, start: float = 0.0, end: float | Non
         ValueError: ``start`` below 0, or ``end`` not behind it.
         ModuleNotFoundError: the extra ``extract`` is not installed.
     """
-    from equipoise.features.container import probe
+    from equipoise.features.probe import probe
 
     if not (math.isfinite(start) and start >= 0):
         raise ValueError(f"Parameter `start` should be non-negative. Found `start = {start}`.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from equipoise.features.clip import MediaError
 from equipoise.features.container import audio_stream, import_av, open_container, origin, reason, video_stream
+from equipoise.features.timestamps import Timestamps, may_jump
 
 if TYPE_CHECKING:
     from equipoise.features.clip import Clip
@@ -32,7 +33,8 @@ def decode_frames(clip: Clip, kind: Kind, *, lead: float) -> Iterator[tuple[floa
     Raises:
         MediaError: the track is there and no frame of it can be decoded.
     """
-    steps: tuple[float, ...] = _STEPS if clip.facts["container"].split(",")[0] in _SEEKABLE else ()
+    seekable = clip.facts["container"].split(",")[0] in _SEEKABLE and not clip.facts["jumps"]
+    steps: tuple[float, ...] = _STEPS if seekable else ()
     for back in (*steps, None):
         target = None if back is None or clip.start - back <= 0 else clip.start - back
         problems: list[str] = []
@@ -61,6 +63,7 @@ def _frames(clip: Clip, kind: Kind, target: float | None, problems: list[str]) -
             raise MediaError(f"{clip.path} has lost its {kind} since it was opened.")
         stream.codec_context.thread_count = 1  # clips are decoded side by side
         zero = origin(container)
+        timestamps = Timestamps(may_jump(container.format.name))
         if target is not None:
             try:
                 container.seek(int((target + zero) * 1e6), backward=True)
@@ -79,7 +82,9 @@ def _frames(clip: Clip, kind: Kind, target: float | None, problems: list[str]) -
                 continue
             for frame in frames:
                 in_row, time = 0, getattr(frame, "time", None)
-                yield None if time is None else time - zero, frame
+                yield None if time is None else timestamps.steady(time - zero), frame
+    if timestamps.jumps:
+        problems.append(f"{kind}: timestamps jump {timestamps.jumps} times; read on as if they did not")
     if failed:
         gave_up = "; given up there" if in_row >= _ERRORS else ""
         problems.append(f"{kind}: {failed} errors of decoding ({says}){gave_up}")
