@@ -19,7 +19,7 @@ EXAMPLES = """\
 labels.csv has a column `file` (relative to CLIPS) and a column `label`; optional ones are id, split, text, start, end
 (seconds of a segment), group, speaker, and label_text, label_audio, label_vision.
 
-An extractor's arguments are flags behind its modality: `--audio.bands 40`, `--vision.rate 25`.
+An extractor's arguments are flags behind its modality: `--audio.bins 40`, `--vision.rate 25`.
 
 examples:
   equipoise extract clips --labels labels.csv --out data/talks

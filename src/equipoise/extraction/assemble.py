@@ -111,8 +111,8 @@ def write_extracted(
 def extractor_name(settings: Mapping[str, Any]) -> str:
     """An extractor and its arguments in a few words.
 
-    >>> extractor_name({"name": "log-mel", "arguments": {"bands": 40}, "torch": "2.6"})
-    'log-mel (bands 40)'
+    >>> extractor_name({"name": "log-mel", "arguments": {"bins": 40}, "torch": "2.6"})
+    'log-mel (bins 40)'
     """
     arguments = ", ".join(f"{key} {value}" for key, value in settings.get("arguments", {}).items())
     return f"{settings['name']} ({arguments})" if arguments else str(settings["name"])

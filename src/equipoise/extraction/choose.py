@@ -36,7 +36,7 @@ def choose_recipe(
         text: whether transcripts belong to the dataset.
         align: ``words`` to average audio and vision over each spoken word. Where a transcript has no times, they are
             found by forced alignment if the extra ``speech`` is installed.
-        arguments: of the extractors and the recogniser by part, such as ``{"audio": {"bands": 40}}``; text is
+        arguments: of the extractors and the recogniser by part, such as ``{"audio": {"bins": 40}}``; text is
             converted to the type that the argument has.
 
     Raises:

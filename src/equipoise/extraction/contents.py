@@ -12,8 +12,8 @@ from equipoise.data.manifest import sha256
 from equipoise.training.results import write_json
 
 FILENAME = "contents.json"
-ROOMS = ("features", "extraction")
-"""The rooms whose code features depend on."""
+SOURCES = ("features/*.py", "extraction/clip_features.py", "extraction/recipe.py")
+"""The code that features depend on."""
 
 
 class Contents:
@@ -64,6 +64,6 @@ def code_digest() -> str:
     """Of the sources that features depend on: a changed line extracts anew."""
     root = Path(str(files("equipoise")))
     digest = hashlib.sha256()
-    for file in sorted(file for room in ROOMS for file in (root / room).rglob("*.py")):
+    for file in sorted(file for pattern in SOURCES for file in root.glob(pattern)):
         digest.update(f"{file.relative_to(root).as_posix()} {sha256(file)}\n".encode())
     return digest.hexdigest()[:16]
