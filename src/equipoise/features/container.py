@@ -20,14 +20,6 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,mxf,dv,ivf,nut,"
     "wav,w64,flac,mp3,ogg,aac,ac3,eac3,amr,aiff,caf,au"
 )
-    "mov",
-    "matroska",
-    "avi",
-    "wav",
-    "w64",
-    "flac",
-    "ogg",
-)  # their headers tell the duration, others have it guessed
 
 
 @contextmanager

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _MAX_HOURS = 24
-_EXACT = (
+# Their headers tell the duration; others have it guessed.
+_EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "ogg")
 _FIRST_PACKETS = 200  # of a track: what they say of rotation and frame rate is taken for all of it
 
 
