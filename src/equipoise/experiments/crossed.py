@@ -26,8 +26,11 @@ def crossed_test(differences: Sequence[Sequence[float]] | npt.NDArray[np.float64
 
     A test over samples alone holds the trained weights fixed, so that a lucky seed passes for a better method once the
     test split is large; one over seeds alone forgets that the test split is small. Here both count, as readers and
-    cases do in medical imaging (Dorfman, Berbaum and Metz, 1992; degrees of freedom of Hillis, 2007; read at second
-    hand). With $S$ seeds, $N$ samples and the mean squares of a two-way table of differences without replication:
+    cases do in medical imaging (Dorfman, Berbaum and Metz, 1992; degrees of freedom of Hillis, 2007). The papers were
+    not read. The formulas are those of public software for such studies, in the form of Obuchowski and Rockette: the
+    denominator is $MS_{TR} + \max(r (Cov_2 - Cov_3), 0)$, and the degrees of freedom are $(t - 1)(r - 1)$ times its
+    square over $MS_{TR}^2$, for $t = 2$ methods and $r = S$ readers. For means over samples that is the same as this:
+    with $S$ seeds, $N$ samples and the mean squares of a two-way table of differences without replication,
 
     $$
     \mathrm{error}^2 = \frac{E}{S N}, \quad E = MS_S + \max(MS_N - MS_{SN}, 0), \quad
