@@ -99,9 +99,9 @@ def write_clip(
     with av.open(str(path), "w", format=container) as file:
         sound = None if audio is None else np.atleast_2d(np.asarray(audio, np.float32))
         # All streams before the first packet: the header is written with it.
-        put_audio = (
-            None if sound is None else _audio_writer(file, sound, rate, audio_codec, layout, audio_start + delay)
-        )
+        put_audio = put_video = None
+        if sound is not None:
+            put_audio = _audio_writer(file, sound, rate, audio_codec, layout, audio_start + delay)
         if pictures is not None:
             put_video = _video_writer(file, pictures, frame_rate, times, video_codec, key_every, delay)
         for put in (put_video, put_audio):
