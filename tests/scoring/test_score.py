@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.layers.tiny_bert import save_tiny_bert
 from tests.scoring.clips import WIDTHS, about, calibration, linear, random_clip, stream, with_bert
 from torch import nn
 
@@ -19,11 +18,6 @@ from equipoise.features.transcript import Transcript
 from equipoise.models import TFN
 from equipoise.scoring.score import ClipScore, score_clips
 from equipoise.training.steps import subset_predict
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_bert(tmp_path_factory.mktemp("bert") / "tiny")
 
 
 def same(one: ClipScore, other: ClipScore) -> None:

@@ -5,17 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.layers.tiny_bert import save_tiny_bert
 from tests.scoring.clips import WIDTHS, about, random_clip, with_bert
 
 from equipoise.features.transcript import Transcript, Word
 from equipoise.scoring.score import score_clips
 from equipoise.scoring.words import Span, without, word_spans
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_bert(tmp_path_factory.mktemp("bert") / "tiny")
 
 
 def words_of(transcript: Transcript) -> list[tuple[str, float | None, float | None]]:

@@ -30,6 +30,8 @@ COMMANDS = {
     "robustness": "score finished runs on missing modalities, missing frames and noise",
     "export": "save a trained model with its model card, ready to publish",
     "extract": "turn a folder of clips and a label file into a dataset",
+    "predict": "score clips with a saved model",
+    "serve": "a page and a JSON API that score clips",
     "data": "import, generate, describe, verify and split datasets",
     "list": "names of presets, models, balancers, metrics, dataset formats and shapes",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -74,3 +75,10 @@ class ClipScore:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: the attributes by their names, and ``used``."""
         return {**asdict(self), "used": list(self.used)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ClipScore:
+        """The score that `to_json` told, also after a way through a JSON file."""
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(cls).validate_python({key: value for key, value in content.items() if key != "used"})

@@ -51,8 +51,11 @@ class Scorer:
         self.model, self.info = from_pretrained(name_or_path, revision=revision)
         self._reader = text_reader(self.info)
 
-    def recipe(self) -> Recipe:
-        """How clips become what the model reads.
+    def recipe(self, only: Collection[str] | None = None) -> Recipe:
+        """How clips become what the model reads: the recipe of its training, without what it does not read.
+
+        Args:
+            only: the modalities to use; None for all that the model reads.
 
         Raises:
             ValueError: the model was trained on feature files, or by an equipoise that knew other settings.
@@ -63,9 +66,17 @@ class Scorer:
                 "Use a model of a dataset that `equipoise extract` made."
             )
         try:
-            return Recipe(**self.info.extraction)
+            recipe = Recipe(**self.info.extraction)
         except TypeError as error:
             raise ValueError(f"{self.name} was saved with another equipoise's recipe for clips: {error}.") from None
+        read = set(self.info.modalities if only is None else only)
+        heard = "text" in read or recipe.align == "words"
+        return replace(
+            recipe,
+            audio=recipe.audio if "audio" in read else None,
+            vision=recipe.vision if "vision" in read else None,
+            speech=recipe.speech if heard else None,
+        )
 
     def score(
         self,
