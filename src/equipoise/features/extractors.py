@@ -13,6 +13,7 @@ EXTRACTORS: dict[str, tuple[str, str, str]] = {
     "log-mel": ("audio", "log_mel", "LogMel"),
     "mfcc": ("audio", "mfcc", "Mfcc"),
     "egemaps": ("audio", "egemaps", "Egemaps"),
+    "face-boxes": ("vision", "face_boxes", "FaceBoxes"),
 }
 
 
