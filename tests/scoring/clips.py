@@ -43,9 +43,10 @@ def about(
     classes: tuple[str, ...] | None = None,
     outputs: int = 1,
     longest: int = 100,
+    shortest: int = 3,
     **given: Any,
 ) -> ModelInfo:
-    modalities = {name: ModalityInfo(dim, "float32", 9, 1, 3.5, longest, 0) for name, dim in widths.items()}
+    modalities = {name: ModalityInfo(dim, "float32", 9, shortest, 3.5, longest, 0) for name, dim in widths.items()}
     labels = (
         LabelInfo("regression", outputs, (-3.0, 3.0) if outputs == 1 else None)
         if classes is None

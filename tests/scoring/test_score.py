@@ -112,6 +112,24 @@ def test_what_is_missing_is_said_and_has_no_part(bert: Path) -> None:
     assert alone == pytest.approx(one.values["score"], abs=1e-9)
 
 
+def test_an_empty_text_is_read_as_in_training_if_there_were_some(bert: Path) -> None:
+    model = with_bert(bert)
+    silent = random_clip(6, text=None)
+    (score,) = score_clips(model, about(WIDTHS, text=bert, shortest=2), [silent])
+    assert score.missing == {"text": "no transcript"}
+    assert score.used == ("text", "audio", "vision")
+    info, (tokens,) = about(WIDTHS, text=bert), list(tokenize([""], bert, 16))
+    values = {"text": torch.from_numpy(tokens).long()[None]}
+    values |= {name: torch.from_numpy(stream.values)[None] for name, stream in silent.streams.items()}
+    masks = {name: torch.ones(x.shape[:2], dtype=torch.bool) for name, x in values.items()}
+    with torch.no_grad():
+        expected = model(Batch(values, masks, torch.zeros(1), torch.arange(1))).logits.item()
+    assert score.values["score"] == pytest.approx(expected, abs=1e-6)
+    assert score_clips(model, info, [silent])[0].used == ("audio", "vision")
+    empty = random_clip(6, text=None, absent={"audio": "no audio track", "vision": "no face"})
+    assert "nothing that the model reads" in score_clips(model, about(WIDTHS, text=bert, shortest=2), [empty])[0].error
+
+
 def test_text_alone_needs_no_streams(bert: Path) -> None:
     model, info = with_bert(bert), about(WIDTHS, text=bert)
     (score,) = score_clips(model, info, [ExtractedClip("t", {}, Transcript("a bad film"), 0.0)])

@@ -23,7 +23,7 @@ class ClipInputs:
 
     Attributes:
         arrays: ``{m: [T, d]}`` features or ``{m: [T]}`` token ids, in the model's order.
-        missing: ``{m: reason}`` of the others.
+        missing: ``{m: reason}`` of the others, and of text where it is empty.
         notes: where they are unlike those of training.
         error: why the clip can't be scored; empty where it can.
     """
@@ -39,6 +39,8 @@ def clip_inputs(
 ) -> list[ClipInputs]:
     """What a model reads of each clip.
 
+    A clip without words lacks text; if the model was trained on such clips too, it reads an empty text as it did there.
+
     Args:
         info: of the model.
         clips: any number.
@@ -47,12 +49,18 @@ def clip_inputs(
     """
     left_out = set(info.modalities) - set(info.modalities if only is None else only)
     asked = reader is not None and "text" not in left_out
-    said = [i for i, clip in enumerate(clips) if asked and clip.transcript is not None and clip.transcript.text.strip()]
-    texts = {i: clips[i].transcript.text for i in said}  # type: ignore[union-attr]
-    read = dict(zip(said, reader(texts.values()) if reader is not None else [], strict=True))
-    cut = {i for i, text in texts.items() if reader is not None and reader.cut(text)}
+    texts = {i: clip.transcript.text for i, clip in enumerate(clips) if asked and clip.transcript is not None}
+    texts = {i: text for i, text in texts.items() if text.strip()}
+    read: dict[int, Array] = {}
+    cut: set[int] = set()
+    if reader is not None and asked:
+        *said, nothing = reader([*texts.values(), ""])
+        read = dict(zip(texts, said, strict=True))
+        cut = {i for i, text in texts.items() if reader.cut(text)}
+        if info.modalities["text"].shortest <= len(nothing):  # some clips of training had no words either
+            read = {i: read.get(i, nothing) for i in range(len(clips))}
     return [
-        _of_clip(info, clip, read.get(i), cut=i in cut, left_out=left_out, reads_text=reader is not None)
+        _of_clip(info, clip, read.get(i), wordless=i not in texts, cut=i in cut, left_out=left_out, asked=asked)
         for i, clip in enumerate(clips)
     ]
 
@@ -77,7 +85,14 @@ def padded(arrays: Sequence[Array]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _of_clip(
-    info: ModelInfo, clip: ExtractedClip, text: Array | None, *, cut: bool, left_out: Collection[str], reads_text: bool
+    info: ModelInfo,
+    clip: ExtractedClip,
+    text: Array | None,
+    *,
+    wordless: bool,
+    cut: bool,
+    left_out: Collection[str],
+    asked: bool,
 ) -> ClipInputs:
     arrays: dict[str, Array] = {}
     missing: dict[str, str] = {}
@@ -85,10 +100,10 @@ def _of_clip(
     for name, about in info.modalities.items():
         if name in left_out:
             missing[name] = "left out"
-        elif name == "text" and reads_text:
-            if text is None:
+        elif name == "text" and asked:
+            if wordless:
                 missing[name] = "no transcript" if clip.transcript is None else "the transcript is empty"
-            else:
+            if text is not None:
                 arrays[name] = text
         elif name not in clip.streams:
             missing[name] = "not given"
@@ -105,7 +120,7 @@ def _of_clip(
                 return ClipInputs({}, {}, (), f"{long}: score the clip in windows.")
             if times > 1:
                 notes.append(f"{name}: {frames} frames, the longest clip of training had {about.longest}")
-    if not arrays:
+    if not set(arrays) - set(missing):
         why = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
         return ClipInputs({}, missing, (), f"The clip has nothing that the model reads ({why}).")
     return ClipInputs(arrays, missing, tuple(notes))

@@ -44,7 +44,8 @@ class ClipScore:
         baseline: ``{output: value}`` with every modality muted.
         contributions: ``{modality: {output: Shapley value}}`` of the modalities that were used; with ``baseline`` they
             add up to ``values``.
-        missing: ``{modality: why the model could not read it}``.
+        missing: ``{modality: why the model could not read it}``; also text without words, which a model that was
+            trained on clips without words reads as such.
         words: weight of each word of the transcript; None where not asked for, or without a transcript.
         transcript: what is said; None where it is not known.
         notes: what a reader of the score should know.
