@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from equipoise.experiments.crossed import crossed_test
 from equipoise.experiments.effects import hedges_g, superiority
 from equipoise.experiments.findings import Analysis, Figure, Outcome, Pair
 from equipoise.experiments.ranks import Ranking, rank_methods
 from equipoise.experiments.rows import Floats, Role, Row
-from equipoise.functional.statistics import bootstrap_interval, holm, mean_std, paired_permutation
+from equipoise.functional.many import mean_intervals, sign_flip_p
+from equipoise.functional.statistics import holm, mean_std, paired_permutation
 from equipoise.metrics import better
 
 REFERENCES: tuple[Role, ...] = ("plain", "multi_loss")
@@ -55,15 +57,16 @@ def analyse(
             )
         seeds[row.seed] = row
     metrics = {row.dataset: _metric(row, metric) for row in rows}
-    figures = tuple(_figure(seeds, metrics[name[0]], resamples) for name, seeds in cells.items())
-    pairs: list[Pair] = []
+    figures = _figures(cells.values(), metrics, resamples)
+    found: list[tuple[Pair, Floats | None]] = []
     for (dataset, model, _), seeds in cells.items():
         there = {
             name: next(iter(cells[d, m, name].values())).role for d, m, name in cells if (d, m) == (dataset, model)
         }
         for control in _controls(next(iter(seeds.values())), there):
-            pair = _pair(seeds, cells[dataset, model, control], metrics[dataset], permutations)
-            pairs += [pair] if pair is not None else []
+            pair = _pair(seeds, cells[dataset, model, control], metrics[dataset])
+            found += [pair] if pair is not None else []
+    pairs = _over_samples(found, permutations)
     return Analysis(figures, tuple(_corrected(pairs, level)), _rankings(figures, level), level)
 
 
@@ -78,20 +81,43 @@ def _metric(row: Row, metric: str | Mapping[str, str] | None) -> str:
     return name
 
 
-def _figure(cells: Mapping[int, Row], metric: str, resamples: int) -> Figure:
-    seeds = tuple(sorted(cells))
-    first = cells[seeds[0]]
-    values = tuple(cells[seed].metrics[metric] for seed in seeds)
-    mean, sd = mean_std(values)
-    low, high = math.nan, math.nan
-    scores = _scores(cells, seeds, metric, first)
-    if scores is not None:
-        by_sample = torch.from_numpy(scores.mean(axis=0))
-        low, high = bootstrap_interval(lambda drawn: by_sample[drawn].mean(1), len(by_sample), resamples=resamples)
-    return Figure(
-        first.dataset, first.model, first.method, first.role, metric, mean, sd, values, seeds, low, high, first.trials,
-        tuple(cells[seed].path or "" for seed in seeds), first.marks,
-    )  # fmt: skip
+def _figures(cells: Iterable[Mapping[int, Row]], metrics: Mapping[str, str], resamples: int) -> tuple[Figure, ...]:
+    found: list[Figure] = []
+    by_sample: list[Floats | None] = []
+    for of in cells:
+        seeds = tuple(sorted(of))
+        first = of[seeds[0]]
+        metric = metrics[first.dataset]
+        values = tuple(of[seed].metrics[metric] for seed in seeds)
+        scores = _scores(of, seeds, metric, first)
+        by_sample.append(None if scores is None else scores.mean(axis=0))
+        found.append(Figure(
+            first.dataset, first.model, first.method, first.role, metric, *mean_std(values), values, seeds, math.nan,
+            math.nan, first.trials, tuple(of[seed].path or "" for seed in seeds), first.marks,
+        ))  # fmt: skip
+    for places, table in _of_one_length(by_sample):
+        for place, (low, high) in zip(places, mean_intervals(table, resamples=resamples), strict=True):
+            found[place] = replace(found[place], low=low, high=high)
+    return tuple(found)
+
+
+def _of_one_length(vectors: Sequence[Floats | None]) -> Iterator[tuple[list[int], Tensor]]:
+    """Places of vectors of one length n, and the table `[F, n]` of them; None is left out."""
+    places: dict[int, list[int]] = {}
+    for place, vector in enumerate(vectors):
+        if vector is not None:
+            places.setdefault(len(vector), []).append(place)
+    for each in places.values():
+        yield each, torch.from_numpy(np.stack([vector for place in each if (vector := vectors[place]) is not None]))
+
+
+def _over_samples(pairs: Sequence[tuple[Pair, Floats | None]], permutations: int) -> list[Pair]:
+    """The test over samples of those pairs that have scores of samples."""
+    found = [pair for pair, _ in pairs]
+    for places, table in _of_one_length([differences for _, differences in pairs]):
+        for place, p in zip(places, sign_flip_p(table, permutations=permutations), strict=True):
+            found[place] = replace(found[place], p_samples=p)
+    return found
 
 
 def _controls(row: Row, there: Mapping[str, Role]) -> list[str]:
@@ -108,8 +134,11 @@ def _controls(row: Row, there: Mapping[str, Role]) -> list[str]:
     return found
 
 
-def _pair(method: Mapping[int, Row], control: Mapping[int, Row], metric: str, permutations: int) -> Pair | None:
-    """None where they share no seed, or the metric is undefined in one of those they share."""
+def _pair(method: Mapping[int, Row], control: Mapping[int, Row], metric: str) -> tuple[Pair, Floats | None] | None:
+    """With the differences of samples, averaged over seeds, which `p_samples` waits for.
+
+    None where they share no seed, or the metric is undefined in one of those they share.
+    """
     seeds = tuple(sorted(method.keys() & control.keys()))
     sign = 1.0 if better(metric) == "max" else -1.0
     first = [sign * method[seed].metrics[metric] for seed in seeds]
@@ -118,17 +147,16 @@ def _pair(method: Mapping[int, Row], control: Mapping[int, Row], metric: str, pe
         return None
     one, other = method[seeds[0]], control[seeds[0]]
     left, right = _scores(method, seeds, metric, one), _scores(control, seeds, metric, one)
-    p_samples, p_both, low, high = (math.nan,) * 4
+    p_both, low, high = (math.nan,) * 3
+    differences = None
     over_seeds = paired_permutation(first, second, permutations=SEED_FLIPS)
     if left is not None and right is not None:
-        p_samples = paired_permutation(
-            torch.from_numpy(left.mean(axis=0)), torch.from_numpy(right.mean(axis=0)), permutations=permutations
-        ).p
+        differences = left.mean(axis=0) - right.mean(axis=0)
         if len(seeds) > 1 and left.shape[1] > 1:
             both = crossed_test(sign * (left - right))
             p_both, low, high = both.p, both.low, both.high
     decides = p_both if left is not None and right is not None else over_seeds.p
-    return Pair(
+    pair = Pair(
         dataset=one.dataset,
         model=one.model,
         method=one.method,
@@ -140,7 +168,7 @@ def _pair(method: Mapping[int, Row], control: Mapping[int, Row], metric: str, pe
         high=high,
         seeds=seeds,
         favoured=sum(a > b for a, b in zip(first, second, strict=True)),
-        p_samples=p_samples,
+        p_samples=math.nan,
         p_seeds=over_seeds.p,
         p_least=2.0 ** (1 - len(seeds)) if over_seeds.exact else 1 / (1 + over_seeds.permutations),
         p_both=p_both,
@@ -148,6 +176,7 @@ def _pair(method: Mapping[int, Row], control: Mapping[int, Row], metric: str, pe
         effect=hedges_g(first, second),
         superiority=superiority(first, second),
     )
+    return pair, differences
 
 
 def _scores(cells: Mapping[int, Row], seeds: Sequence[int], metric: str, like: Row) -> Floats | None:

@@ -181,23 +181,26 @@ def paired_permutation(
     exact = n <= EXACT_UP_TO
     # sums of the same terms in another order differ in the last digits: those are ties
     threshold = difference.sum().abs() - 1e-12 * difference.abs().sum()
-    signs = _all_signs(n) if exact else _random_signs(n, permutations, seed)
+    signs = sign_flips(n, permutations, seed)
     extreme = sum(int(((block @ difference).abs() >= threshold).sum()) for block in signs)
     p = extreme / 2**n if exact else (1 + extreme) / (1 + permutations)
     return PairedPermutation(difference.mean().item(), p, 2**n if exact else permutations, exact)
 
 
-def _all_signs(n: int) -> Iterator[Tensor]:
-    bits = torch.arange(2**n)[:, None] >> torch.arange(n) & 1
-    yield 2.0 * bits.double() - 1
-
-
-def _random_signs(n: int, count: int, seed: int) -> Iterator[Tensor]:
+def sign_flips(n: int, permutations: int, seed: int = 0) -> Iterator[Tensor]:
+    """Signs of n pairs as blocks `[r, n]` of −1 and 1: all 2ⁿ up to 16 pairs, beyond that `permutations` drawn ones."""
+    _check_positive("permutations", permutations)
+    if n <= EXACT_UP_TO:
+        yield _signs(torch.arange(2**n)[:, None] >> torch.arange(n) & 1)
+        return
     generator = torch.Generator().manual_seed(seed)
     block = max(1, _BLOCK // n)
-    for start in range(0, count, block):
-        bits = torch.randint(2, (min(block, count - start), n), generator=generator)
-        yield 2.0 * bits.double() - 1
+    for start in range(0, permutations, block):
+        yield _signs(torch.randint(2, (min(block, permutations - start), n), generator=generator))
+
+
+def _signs(bits: Tensor) -> Tensor:
+    return bits.double().mul_(2).sub_(1)
 
 
 def holm(pvalues: Sequence[float] | Tensor) -> list[float]:
