@@ -37,7 +37,7 @@ def test_every_table_and_figure_of_the_five_papers_is_there() -> None:
     wanted |= {f"mmafnet.table{i}" for i in (1, 2, 3)} | {"cpsl.ablations"}
     wanted |= {f"agm.table{i}" for i in (1, 2, 3, 4)} | {"agm.fig2"}
     wanted |= {f"glomo.table{i}" for i in (1, 2, 3, 4, 5)} | {f"glomo.fig{i}" for i in (2, 3, 4)}
-    assert set(names()) - wanted == {"agm.table1-avletters"}
+    assert set(names()) - wanted == {"agm.table1-avletters", "agm.table1-reduced"}
     assert wanted <= set(names())
 
 
