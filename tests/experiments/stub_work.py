@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -63,6 +64,39 @@ def wait_for_file(path: Path, store: Store, stub: Stub) -> dict[str, Any]:
     found = square(store, stub)
     while not path.exists():
         time.sleep(0.01)
+    return found
+
+
+def square_of_one_folder(root: Path, store: Store, stub: Stub) -> dict[str, Any]:
+    """With a run directory of a prediction and a checkpoint; it fails where ``root`` is not where it works."""
+    if root != Path.cwd():
+        raise ValueError(f"{Path.cwd()} is not {root}.")
+    run = store.run_dir(stub.id)
+    (run / "checkpoint").mkdir(parents=True)
+    (run / "checkpoint" / "weights").write_text("heavy")
+    (run / "predictions.csv").write_text(f"{stub.number}")
+    return {"metrics": {"square": stub.number**2}}
+
+
+def lose_parent_once(store: Store, stub: Stub) -> dict[str, Any]:
+    """Number 1 takes down the process that started its own, the first time."""
+    first = f"begun {stub.id}" not in noted(store)
+    found = square(store, stub)
+    parent = multiprocessing.parent_process()
+    if stub.number == 1 and first and parent is not None and parent.pid:
+        os.kill(parent.pid, signal.SIGKILL)
+        time.sleep(60)
+    return found
+
+
+def wait_the_first_time(store: Store, stub: Stub) -> dict[str, Any]:
+    """Number 0 waits for a minute the first time, and has noted under which process."""
+    first = f"begun {stub.id}" not in noted(store)
+    found = square(store, stub)
+    parent = multiprocessing.parent_process()
+    if stub.number == 0 and first and parent is not None:
+        note(store, f"parent {parent.pid}")
+        time.sleep(60)
     return found
 
 

@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -38,12 +39,14 @@ class LocalEngine:
         limit_seconds: a cell that takes longer is ended with its process; None for no limit. The start of the process
             does not count.
         context: how processes are started; None for ``forkserver``, which loads torch once for all of them.
+        folder: where they work; None for where this process was started.
     """
 
     execute: Any
     store: Store
     limit_seconds: float | None = None
     context: BaseContext | None = None
+    folder: str | None = None
     workers: list[_Worker] = field(default_factory=list)
 
     @property
@@ -108,7 +111,7 @@ class LocalEngine:
         context = self.context or _forkserver()
         ours, theirs = context.Pipe()
         # No daemon: those may have no children, and a run may read its batches in processes of its own.
-        process = context.Process(target=_work, args=(theirs, self.execute, self.store))  # type: ignore[attr-defined]
+        process = context.Process(target=_work, args=(theirs, self.execute, self.store, self.folder))  # type: ignore[attr-defined]
         process.start()
         theirs.close()
         self.workers.append(_Worker(process, ours))
@@ -122,16 +125,30 @@ class LocalEngine:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
+@contextmanager
+def local_engine(
+    execute: Any, store: Store, *, limit_seconds: float | None = None, context: BaseContext | None = None
+) -> Iterator[LocalEngine]:
+    """An engine whose processes end with it."""
+    engine = LocalEngine(execute, store, limit_seconds, context)
+    try:
+        yield engine
+    finally:
+        engine.end()
+
+
 def _forkserver() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "equipoise.experiments.train"])
     return context
 
 
-def _work(connection: Connection, execute: Any, store: Store) -> None:
+def _work(connection: Connection, execute: Any, store: Store, folder: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if folder is not None:
+        os.chdir(folder)
     connection.send((READY, ""))
     while True:
         try:

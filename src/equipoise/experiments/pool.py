@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from multiprocessing.context import BaseContext
 from typing import Protocol
 
-from equipoise.experiments.local_engine import LocalEngine
+from equipoise.experiments.local_engine import local_engine
 from equipoise.experiments.store import Store
 from equipoise.experiments.work import Answer, Execute, W, Work, record_of
+from equipoise.training.arguments import unknown
 
 ATTEMPTS = 3
 BUSY_SECONDS = 0.5
+ENGINES = ("local", "ray")
 
 Told = Callable[[W, str, float], None]
 """Called with a cell, what became of it (``"start"``, ``"done"``, ``"failed"``, ``"died"``), and its seconds."""
@@ -45,6 +48,8 @@ def run_cells(
     attempts: int = ATTEMPTS,
     limit_seconds: float | None = None,
     told: Told[W] | None = None,
+    engine: str = "local",
+    address: str | None = None,
     context: BaseContext | None = None,
 ) -> None:
     """Run what the store has no result for.
@@ -62,25 +67,39 @@ def run_cells(
         attempts: how often a cell may lose its worker before it counts as failed.
         limit_seconds: a cell that takes longer is ended, and recorded as failed at once; None for no limit.
         told: hears of everything, in this process.
-        context: how processes are started; None for ``forkserver``, which loads torch once for all of them.
+        engine: ``"local"``, or ``"ray"`` for the machines of a Ray cluster. There a node that sees the store writes
+            into it; from any other the result and its run directory (without checkpoints) come back and are written
+            here. A node that is lost costs its cells an attempt.
+        address: of the cluster, as ``ray start`` prints it; None starts one on this machine that only it can reach.
+        context: how the processes of the local engine are started; None for ``forkserver``, which loads torch once for
+            all of them.
 
     Raises:
-        ValueError: ``jobs`` below 1, ``limit_seconds`` not above 0.
-        OSError: a result can't be written.
+        ValueError: ``jobs`` below 1, ``limit_seconds`` not above 0, an unknown engine, an address without Ray, or Ray
+            is not installed.
+        OSError: a result can't be written, or no cluster answers.
     """
     if jobs < 1:
         raise ValueError(f"Parameter `jobs` should be 1 or more. Found `jobs = {jobs}`.")
     if limit_seconds is not None and not limit_seconds > 0:
         raise ValueError(f"Parameter `limit_seconds` should be above 0. Found `limit_seconds = {limit_seconds}`.")
+    if engine not in ENGINES:
+        raise ValueError(f"Parameter `engine`: {unknown('engine', engine, ENGINES)}")
+    if address is not None and engine != "ray":
+        raise ValueError(f"Parameter `address` is that of a Ray cluster. Found `engine = {engine!r}`; set it to 'ray'.")
     known = store.ids("done") | store.ids("failed")
     waiting = deque(cell for cell in cells if cell.id not in known)
     if not waiting:
         return
-    engine = LocalEngine(execute, store, limit_seconds, context)
-    try:
-        _drive(engine, waiting, store, jobs, attempts, told or (lambda cell, what, seconds: None))
-    finally:
-        engine.end()
+    if engine == "ray":
+        from equipoise.experiments.ray_engine import ray_engine
+
+        chosen: AbstractContextManager[Engine]
+        chosen = ray_engine(execute, store, jobs=jobs, limit_seconds=limit_seconds, address=address)
+    else:
+        chosen = local_engine(execute, store, limit_seconds=limit_seconds, context=context)
+    with chosen as running:
+        _drive(running, waiting, store, jobs, attempts, told or (lambda cell, what, seconds: None))
 
 
 def _drive(engine: Engine, waiting: deque[W], store: Store, jobs: int, attempts: int, tell: Told[W]) -> None:

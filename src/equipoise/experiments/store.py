@@ -15,7 +15,7 @@ from equipoise.training.files import sync_folder
 from equipoise.training.results import write_json
 
 DONE, FAILED, RUNS = "done", "failed", "runs"
-_LEFT_BEHIND = shutil.ignore_patterns("checkpoint", "tensorboard", ".*.tmp")
+LEFT_BEHIND = shutil.ignore_patterns("checkpoint", "tensorboard", ".*.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Store:
         if not source.is_dir():
             return
         # The result is written after this: a kill in between leaves a folder that the next merge fills again.
-        shutil.copytree(source, target, ignore=_LEFT_BEHIND, dirs_exist_ok=True)
+        shutil.copytree(source, target, ignore=LEFT_BEHIND, dirs_exist_ok=True)
         sync_folder(target.parent)
 
 

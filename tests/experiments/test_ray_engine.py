@@ -1,0 +1,199 @@
+"""With real Ray processes on loopback; nothing stands in for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.experiments.ray_here import tiny_cell
+from tests.experiments.stub_work import (
+    Stub,
+    die_once,
+    lose_parent_once,
+    noted,
+    square,
+    square_of_one_folder,
+    square_or_sleep,
+    wait_the_first_time,
+)
+
+from equipoise.data import synthetic
+from equipoise.experiments.parcel import pack, unpack
+from equipoise.experiments.pool import run_cells
+from equipoise.experiments.ray_engine import connected
+from equipoise.experiments.store import Store
+from equipoise.experiments.train import train_cells
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+SETTINGS = {
+    "worker_niceness": 0,
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 5,
+}
+
+pytestmark = [
+    # Not `importorskip`: Ray reads where to listen when it is imported.
+    pytest.mark.skipif(find_spec("ray") is None, reason='needs `pip install "equipoise[ray]"`'),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's own files
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module", name="elsewhere")
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the nodes work."""
+    return tmp_path_factory.mktemp("node")
+
+
+@pytest.fixture(scope="module", name="cluster")
+def _cluster(elsewhere: Path) -> Iterator[Any]:
+    """A head that runs no cells, and two nodes of one CPU."""
+    here = Path.cwd()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        from ray.cluster_utils import Cluster
+
+        os.chdir(elsewhere)
+        try:
+            cluster = Cluster(True, head_node_args={**NODE, "num_cpus": 0, "_system_config": SETTINGS})
+            for _ in range(2):
+                cluster.add_node(**NODE)
+        finally:
+            os.chdir(here)
+        with connected(2, cluster.address):  # once for all tests: a driver's processes load torch anew
+            yield cluster
+        cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def test_workers_that_are_lost_cost_their_cell_an_attempt(tmp_path: Path, cluster: Any) -> None:
+    store, cells = Store(tmp_path / "a"), [Stub(number) for number in range(4)]
+    run_cells(cells, partial(lose_parent_once, store), store, jobs=2, engine="ray", address=cluster.address)
+    assert store.ids() == {cell.id for cell in cells}
+    assert sorted(noted(store)) == sorted(f"begun {cells[i].id}" for i in (0, 1, 1, 2, 3))
+    store = Store(tmp_path / "b")
+    run_cells(cells, partial(die_once, store), store, jobs=2, engine="ray", address=cluster.address)
+    assert store.ids() == {cells[i].id for i in (0, 1, 3)}
+    assert store.read(cells[2].id)["error"] == "Its process died 3 times, the last time by signal SIGKILL."
+    assert [path.name for path in store.root.glob(".*")] == []
+
+
+def test_a_cell_over_the_limit_is_ended_on_its_node(tmp_path: Path, cluster: Any) -> None:
+    store, cells = Store(tmp_path), [Stub(number) for number in range(3)]
+    run_cells(
+        cells,
+        partial(square_or_sleep, store),
+        store,
+        jobs=2,
+        limit_seconds=0.5,
+        engine="ray",
+        address=cluster.address,
+    )
+    assert store.ids() == {cells[0].id, cells[2].id}
+    assert store.read(cells[1].id)["error"] == "It was ended: it took longer than 0.5 s."
+
+
+def test_results_come_back_from_a_node_that_does_not_see_the_store(
+    tmp_path: Path, cluster: Any, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Where the driver works is no folder of the node's, as on another machine.
+    monkeypatch.setattr("equipoise.experiments.ray_engine._folder", lambda: "/nowhere")
+    store, cells = Store("results"), [Stub(number) for number in range(3)]
+    work = partial(square_of_one_folder, elsewhere, store)
+    run_cells(cells, work, store, jobs=2, engine="ray", address=cluster.address)
+    assert store.ids() == {cell.id for cell in cells}
+    theirs = Store(elsewhere / "results")
+    for cell in cells:
+        assert [path.name for path in store.run_dir(cell.id).iterdir()] == ["predictions.csv"]
+        assert (store.run_dir(cell.id) / "predictions.csv").read_text() == str(cell.number)
+        assert store.read(cell.id) == theirs.read(cell.id)
+    (store.root / "done" / f"{cells[0].id}.json").unlink()  # as if the driver had died before it wrote
+    run_cells(cells, work, store, engine="ray", address=cluster.address)
+    assert store.read(cells[0].id) == theirs.read(cells[0].id)  # not run again
+
+
+def test_a_node_that_is_lost_costs_its_cell_an_attempt(tmp_path: Path, cluster: Any) -> None:
+    store, cells = Store(tmp_path), [Stub(number) for number in range(4)]
+    lost = threading.Thread(target=_lose_node, args=(cluster, store))
+    lost.start()
+    run_cells(cells, partial(wait_the_first_time, store), store, jobs=2, engine="ray", address=cluster.address)
+    lost.join()
+    assert len(cluster.worker_nodes) == 2  # one lost, one added
+    assert store.ids() == {cell.id for cell in cells}
+    begun = [line for line in noted(store) if line.startswith("begun")]
+    assert sorted(begun) == sorted(f"begun {cells[i].id}" for i in (0, 0, 1, 2, 3))
+
+
+def _lose_node(cluster: Any, store: Store) -> None:
+    """Kill the node that runs number 0, with all its processes, and add another."""
+    while not (found := [line for line in noted(store) if line.startswith("parent")]):
+        time.sleep(0.02)
+    raylet = int(Path(f"/proc/{found[0].split()[1]}/stat").read_text().rpartition(")")[2].split()[1])
+    (node,) = [each for each in cluster.worker_nodes if each.all_processes["raylet"][0].process.pid == raylet]
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.add_node(**NODE)
+
+
+def test_a_cluster_of_its_own_is_on_loopback_and_gives_the_numbers_of_the_local_engine(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "small"
+    synthetic(data, n=60, seed=3)
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.experiments.ray_here", str(data), str(tmp_path / "ray")],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == {"addresses": ["127.0.0.1"], "told": ["start", "done"]}
+    assert ended.stderr == ""
+    cell, local, ray = tiny_cell(data), Store(tmp_path / "local"), Store(tmp_path / "ray")
+    run_cells([cell], train_cells(local), local)
+    assert ray.read(cell.id)["result"] == local.read(cell.id)["result"]
+    for name in ("predictions.csv", "test.json"):
+        assert (ray.run_dir(cell.id) / name).read_bytes() == (local.run_dir(cell.id) / name).read_bytes()
+
+
+def test_what_is_packed_is_unpacked_elsewhere_without_checkpoints(tmp_path: Path) -> None:
+    ours, theirs = Store(tmp_path / "ours"), Store(tmp_path / "theirs")
+    run = theirs.run_dir("a")
+    for name in ("predictions.csv", "log/steps.csv", "checkpoint/weights", ".half.tmp"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(name)
+    theirs.put("a", {"result": {"n": 1}})
+    theirs.put("b", {"error": "no"}, failed=True)
+    assert sorted(pack(theirs, "a")) == ["done/a.json", "runs/a/log/steps.csv", "runs/a/predictions.csv"]
+    for id in "ab":
+        unpack(pack(theirs, id), ours)
+        unpack(pack(theirs, id), ours)  # a second time changes nothing
+    assert (ours.ids(), ours.ids("failed")) == ({"a"}, {"b"})
+    assert (ours.run_dir("a") / "log" / "steps.csv").read_text() == "log/steps.csv"
+    assert sorted(path.name for path in ours.root.iterdir()) == ["done", "failed", "runs"]
+
+
+def test_bad_settings_are_one_line(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for settings, line in (
+        ({"engine": "rey"}, r"`engine`: unknown engine 'rey'.*ray"),
+        ({"address": "127.0.0.1:1"}, r"`address` is that of a Ray cluster. Found `engine = 'local'`"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            run_cells([Stub(0)], partial(square, store), store, **settings)  # type: ignore[arg-type]
