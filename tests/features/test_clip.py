@@ -201,6 +201,14 @@ def test_large_pictures_are_made_smaller_and_small_ones_stay(tmp_path: Path) -> 
     assert [read_number(p.image) for p in clip.pictures(25, longest_side=40)] == list(range(10))
 
 
+def test_a_clip_shorter_than_the_step_between_pictures_shows_its_middle(tmp_path: Path) -> None:
+    clip = open_clip(write_clip(tmp_path / "a.mp4", pictures=map(square, range(5))))
+    for part, rate, time, number in ((clip, 1, 0.1, 2), (open_clip(clip.path, start=0.12, end=0.16), 5, 0.02, 3)):
+        (picture,) = part.pictures(rate)
+        assert picture.time == pytest.approx(time)
+        assert read_number(picture.image) == number
+
+
 def test_audio_that_starts_late_begins_with_silence(tmp_path: Path) -> None:
     path = write_clip(
         tmp_path / "a.mkv",
@@ -234,7 +242,8 @@ def test_a_hole_in_the_audio_is_filled_with_silence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "sound", "video"), [("a.ts", "mp2", "mpeg2video"), ("a.mpg", "mp2", "mpeg1video")])
-def test_recordings_that_were_joined_run_on(tmp_path: Path, name: str, sound: str, video: str) -> None:
+@pytest.mark.parametrize("delay", [0.0, 300.0])
+def test_recordings_that_were_joined_run_on(tmp_path: Path, name: str, sound: str, video: str, delay: float) -> None:
     parts = []
     for number, hertz in enumerate((500.0, 1000.0)):
         parts.append(
@@ -245,7 +254,7 @@ def test_recordings_that_were_joined_run_on(tmp_path: Path, name: str, sound: st
                 pictures=map(square, range(100)),
                 audio_codec=sound,
                 video_codec=video,
-                delay=300.0 * (1 - number),  # the second one's timestamps lie five minutes before the first one's
+                delay=delay * (1 - number),  # the second one's timestamps lie so far before the first one's
             ).read_bytes()
         )
     path = tmp_path / name
@@ -263,6 +272,70 @@ def test_recordings_that_were_joined_run_on(tmp_path: Path, name: str, sound: st
     assert any("timestamps jump" in note for note in clip.notes)
     part = heard(open_clip(path, start=5.0, end=6.0))
     np.testing.assert_allclose(part, sound_heard[80000:96000], atol=1e-6)
+
+
+def test_a_sample_rate_that_changes_on_the_way_changes_nothing_in_the_sound(tmp_path: Path) -> None:
+    parts = []
+    for rate in (48000, 32000):
+        part = write_clip(tmp_path / f"{rate}.ts", audio=tone(2.0, rate, hertz=800), rate=rate, audio_codec="mp2")
+        parts.append(part.read_bytes())
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(parts))
+    sound = heard(open_clip(path))
+    assert len(sound) / 16000 == pytest.approx(4.0, abs=0.15)
+    for start in (0.2, 2.4):
+        assert power(sound[round(start * 16000) :][:16000], 800) == pytest.approx(0.5, rel=0.02)
+
+
+FUZZED = [
+    ("a.mp4", "aac", "libx264"),
+    ("a.mkv", "flac", "mpeg4"),
+    ("a.webm", "libopus", "libvpx"),
+    ("a.avi", "mp2", "mpeg4"),
+    ("a.mpg", "mp2", "mpeg1video"),
+    ("a.ts", "mp2", "mpeg2video"),
+    ("a.flac", "flac", None),
+    ("a.mp3", "libmp3lame", None),
+]
+
+
+@pytest.mark.parametrize(("name", "sound", "video"), FUZZED, ids=[row[0] for row in FUZZED])
+def test_damaged_files_are_used_or_refused(tmp_path: Path, name: str, sound: str, video: str | None) -> None:
+    path = write_clip(
+        tmp_path / name,
+        audio=voice(1.0, 48000),
+        rate=48000,
+        pictures=map(square, range(25)) if video else None,
+        audio_codec=sound,
+        video_codec=video or "",
+    )
+    whole = path.read_bytes()
+    used = 0
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        data = bytearray(whole)
+        at = int(random.integers(len(data)))
+        if seed % 3 == 0:
+            del data[at:]
+        elif seed % 3 == 1:
+            data[at : at + 300] = random.bytes(min(300, len(data) - at))
+        else:
+            for place in random.integers(len(data), size=10):
+                data[place] = random.integers(256)
+        path.write_bytes(data)
+        try:
+            clip = open_clip(path)
+            samples = heard(clip)
+            pictures = [picture.time for picture in clip.pictures(5)]
+        except MediaError as error:
+            assert "\n" not in str(error)
+            continue
+        used += 1
+        assert np.isfinite(samples).all()
+        assert len(samples) <= round(clip.duration * 16000)
+        assert all(0 <= time < clip.duration for time in pictures)
+        assert all(name.startswith(("audio:", "video:")) for name in clip.notes)
+    assert used > 3
 
 
 def test_facts_say_what_the_container_says(tmp_path: Path) -> None:
@@ -301,6 +374,8 @@ def test_files_that_are_no_clips_are_refused_in_one_line(tmp_path: Path) -> None
             open_clip(tmp_path / name)
         assert "\n" not in str(caught.value)
         assert str(tmp_path / name) in str(caught.value)
+    with pytest.raises(MediaError, match=r"two lines \\udcff.mp4 is not there"):
+        open_clip("two\nlines \udcff.mp4")
 
 
 def test_segments_that_cannot_be_are_refused(tmp_path: Path) -> None:

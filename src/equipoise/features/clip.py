@@ -14,7 +14,12 @@ import numpy.typing as npt
 
 
 class MediaError(ValueError):
-    """A file that can't be used as a clip; one line that says why."""
+    """A file that can't be used as a clip; one line that says why, whatever the file's name."""
+
+    def __init__(self, message: str) -> None:
+        # A name may hold line breaks, and bytes that are no text.
+        line = " ".join(message.splitlines())
+        super().__init__(line.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,9 +121,9 @@ class Clip:
             longest_side: pixels; larger pictures are made smaller, smaller ones stay as they are.
 
         Yields:
-            Pictures at (k + ½) / rate seconds for k = 0, 1, …, to within the 2 ms by which timestamps are rounded; none
-            for a clip without moving pictures, none before the first frame of the track nor after its last. Memory
-            does not grow with the clip.
+            Pictures at (k + ½) / rate seconds for k = 0, 1, …, to within the 2 ms by which timestamps are rounded, and
+            one at the middle of a clip that is over before the first; none for a clip without moving pictures, none
+            before the first frame of the track nor after its last. Memory does not grow with the clip.
 
         Raises:
             MediaError: nothing of the track can be decoded. What breaks off later ends the pictures and becomes a note.

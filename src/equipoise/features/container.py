@@ -41,6 +41,8 @@ def open_container(path: Path) -> Iterator[InputContainer]:
             options={"max_pixels": str(MAX_PIXELS)},
             metadata_errors="replace",
         )
+    except av.ArgumentError as error:  # what the list of formats lets not through
+        raise MediaError(f"{path} is in none of the formats that are read as audio or video.") from error
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path} can't be opened as audio or video: {reason(error)}.") from error
     with container:

@@ -26,10 +26,11 @@ def decode_pictures(clip: Clip, rate: float, longest_side: int | None) -> Iterat
     if not clip.has_video:
         return
     step = 1 / (clip.facts["video"]["frame_rate"] or 25.0)
+    first = clip.start + min(0.5 / rate, clip.duration / 2)
     count = 0
     for shown, until, frame in _intervals(clip, step):
         image = None
-        while (moment := (count + 0.5) / rate + clip.start) < min(until - _ROUNDING, clip.end):
+        while (moment := first + count / rate) < min(until - _ROUNDING, clip.end):
             if moment >= shown - _ROUNDING:
                 if image is None:
                     image = _image(clip, frame, longest_side)

@@ -73,15 +73,16 @@ def _video_facts(path: Path, container: InputContainer, stream: VideoStream) -> 
     context = stream.codec_context
     if context.width * context.height > MAX_PIXELS:
         raise MediaError(f"{path} has pictures of {context.width} x {context.height}; the limit is {MAX_PIXELS}.")
-    aspect = float(stream.sample_aspect_ratio or 1)
+    # Some headers hold nonsense.
+    aspect, rate = float(stream.sample_aspect_ratio or 1), float(stream.average_rate or 0)
     rotation, variable = _first_frames(container, stream)
     return {
         "codec": context.name,
         "width": int(context.width),
         "height": int(context.height),
-        "frame_rate": float(stream.average_rate or 0),
+        "frame_rate": rate if rate <= 1000 else 0.0,
         "variable": variable,
-        "pixel_aspect": aspect if 0.1 <= aspect <= 10 else 1.0,  # some headers hold nonsense
+        "pixel_aspect": aspect if 0.1 <= aspect <= 10 else 1.0,
         "rotation": rotation,
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-_JUMP = 10.0  # seconds; no frame of a broadcast is shown as long
+_FORTH = 10.0  # seconds; no frame of a broadcast is shown as long
+_BACK = 1.0  # seconds; frames that are stored out of order lie closer
 
 
 def may_jump(container: str) -> bool:
@@ -14,7 +15,7 @@ class Timestamps:
     """The timestamps of one track with its jumps taken out.
 
     Args:
-        may_jump: whether a leap of more than ten seconds, forth or back, is one; else they pass as they are.
+        may_jump: whether a leap of over ten seconds forth or one second back is one; else they pass as they are.
 
     Attributes:
         jumps: how many there were.
@@ -28,7 +29,7 @@ class Timestamps:
 
     def steady(self, time: float) -> float:
         """The next timestamp in seconds; behind a jump time goes on from the last one."""
-        if self._may_jump and self._last is not None and abs(time + self._shift - self._last) > _JUMP:
+        if self._may_jump and self._last is not None and not -_BACK <= time + self._shift - self._last <= _FORTH:
             self.jumps += 1
             self._shift = self._last - time
         self._last = time + self._shift
