@@ -327,8 +327,7 @@ def test_damaged_files_are_used_or_refused(tmp_path: Path, name: str, sound: str
             clip = open_clip(path)
             samples = heard(clip)
             pictures = [picture.time for picture in clip.pictures(5)]
-        except MediaError as error:
-            assert "\n" not in str(error)
+        except MediaError:
             continue
         used += 1
         assert np.isfinite(samples).all()
