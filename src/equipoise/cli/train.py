@@ -124,7 +124,8 @@ def check_layout(out: Path, seeds: list[int] | None) -> None:
 def default_out(config: RunConfig) -> Path:
     """`runs/DATASET-MODEL-BALANCER`, so that the same command finds its run again."""
     balancers = "+".join(each.name for each in config.balancer) or "plain"
-    return Path("runs") / f"{Path(config.data).resolve().name}-{config.model.name}-{balancers}"
+    model = config.model.name.rpartition(":")[2]  # of a function's place, its name
+    return Path("runs") / f"{Path(config.data).resolve().name}-{model}-{balancers}"
 
 
 def draw(out: Path) -> list[Path]:

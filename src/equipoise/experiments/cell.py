@@ -14,6 +14,7 @@ from equipoise import __version__
 from equipoise.data import load
 from equipoise.experiments.rows import Role
 from equipoise.training.config import RunConfig
+from equipoise.training.foreign import is_foreign, source_digest
 
 DECIDE = ("core", "functional", "balancers", "layers", "models", "features", "data", "metrics", "training")
 """The rooms whose code a figure depends on."""
@@ -95,6 +96,8 @@ def make_cell(
     checksum = checksum or data_checksum(config.data)
     # The place of the data is left out: the checksum says what lies there, on every machine.
     decides = config.model_dump(mode="json", exclude={"data"})
+    if is_foreign(config.model.name):  # likewise: its text decides, not its place
+        decides["model"]["name"] = source_digest(config.model.name)
     text = json.dumps([decides, code, checksum, split], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:20]
     return Cell(digest, dataset, model, method, role, config, code, checksum, against, split, trials)

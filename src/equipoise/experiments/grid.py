@@ -107,6 +107,9 @@ def _axis(values: Mapping[str, Any], key: str, default: str | None = None) -> di
         named: dict[str, Any] = {}
         for each in found:
             pairs = each if isinstance(each, Mapping) else {each: None}
+            function = pairs.get("function") if key == "models" else None
+            if isinstance(function, str):  # a model without a name of its own
+                pairs = {function.rpartition(":")[2]: pairs}
             for name, settings in pairs.items():
                 if name in named:
                     raise ValueError(f"Grid key `{key}` names `{name}` twice. Give the entries different names.")
@@ -136,6 +139,11 @@ def _dataset(name: str, value: Any) -> dict[str, Any]:
 def _model(name: str, value: Any) -> dict[str, Any]:
     settings = _settings("models", name, {"model": value} if isinstance(value, str) else value)
     model = settings.setdefault("model", {})
+    if isinstance(model, Mapping):
+        function = settings.pop("function", None) or model.get("function") or (name if ":" in name else None)
+        if function is not None:
+            settings["model"] = model = {"name": function, **model}
+            model.pop("function", None)
     if isinstance(model, Mapping) and "name" not in model:
         _known("model", name, "models", MODELS)
         settings["model"] = {"name": name, **model}

@@ -62,10 +62,9 @@ class Study:
     @cached_property
     def id(self) -> str:
         """A digest of all that decides what is tried, and what comes of it; the number of trials is no part of it."""
-        config = self.cell.config.model_dump(mode="json", exclude={"data", "seed"})
         spaces = {key: repr(space) for key, space in self.search.items()}
         how = [self.sampler, self.tuning.seed, self.tuning.epochs, self.metric, list(self.seeds)]
-        text = json.dumps([config, self.cell.code, self.cell.checksum, spaces, how], sort_keys=True)
+        text = json.dumps([self.cell.id, spaces, how], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @cached_property

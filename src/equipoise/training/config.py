@@ -58,12 +58,17 @@ class _Named(BaseModel):
 
 
 class ModelConfig(_Named):
-    """A model of `equipoise.models.MODELS` and its keyword arguments."""
+    """A model of `equipoise.models.MODELS`, or a function that makes one (``FILE.py:FUNCTION``), and its arguments.
+
+    A function is not looked at before the model is built: reading a config runs no code.
+    """
 
     name: str = "LateFusion"
 
     @model_validator(mode="after")
     def _known(self) -> ModelConfig:
+        if ":" in self.name:
+            return self
         found = class_named(self.name, MODELS, key="model.name")
         checked = check_arguments(found, self.arguments, key="model", fixed=FIXED["model"])
         self.__pydantic_extra__ = checked
@@ -151,6 +156,13 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _model(value: Any) -> Any:
+    """With ``function`` for the name of a model that a function makes."""
+    if isinstance(value, Mapping) and "function" in value and "name" not in value:
+        return {"name": value["function"], **{key: each for key, each in value.items() if key != "function"}}
+    return _named(value)
+
+
 def _balancers(value: Any) -> Any:
     listed = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
     named = [_named(each) for each in listed]
@@ -172,7 +184,7 @@ class RunConfig(_Part):
 
     data: str
     modalities: Annotated[list[str] | None, BeforeValidator(_names)] = None
-    model: Annotated[ModelConfig, BeforeValidator(_named)] = ModelConfig()
+    model: Annotated[ModelConfig, BeforeValidator(_model)] = ModelConfig()
     balancer: Annotated[list[BalancerConfig], BeforeValidator(_balancers)] = []
     text: Annotated[TextConfig, BeforeValidator(lambda v: {"encoder": v} if v is None or isinstance(v, str) else v)] = (
         TextConfig()

@@ -14,6 +14,7 @@ from equipoise.data import DataError, Dataset, Split, load
 from equipoise.models import MODELS
 from equipoise.training.arguments import unknown
 from equipoise.training.config import BalancerConfig, ModelConfig, RunConfig, TextConfig
+from equipoise.training.foreign import build_foreign, is_foreign
 from equipoise.training.seeds import seed_all
 
 _ENCODE_BATCH = 64
@@ -95,6 +96,10 @@ def build_model(model: ModelConfig, text: TextConfig, dataset: Dataset, names: S
     outputs = dataset.manifest.labels.outputs
     arguments = {key: _of_chosen(value, dataset, names) for key, value in model.arguments.items()}
     try:
+        if is_foreign(model.name):
+            if encoder is not None:
+                raise ValueError("a function gets features: leave `text.encoder` out, or set `text.mode` to frozen")
+            return build_foreign(model.name, arguments, dims=dims, outputs=outputs)
         return MODELS[model.name](dims=dims, outputs=outputs, text_encoder=encoder, **arguments)
     except (ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
         # Layers of torch refuse what they can't use in their own words, which name no key of the config.
@@ -126,8 +131,14 @@ def initial_model(config: RunConfig, dataset: Dataset, names: Sequence[str]) -> 
 
 
 def fit_normaliser(model: nn.Module, train: Split) -> None:
-    """Give the model's normaliser the training split's statistics."""
-    normaliser = cast(Any, model).normaliser
+    """Give the model's normaliser the training split's statistics.
+
+    Raises:
+        ValueError: the model has none.
+    """
+    normaliser = getattr(model, "normaliser", None)
+    if normaliser is None:
+        raise ValueError(f"{type(model).__name__} has no `normaliser`: set `train.normalise` to false, or give it one.")
     for name in normaliser.dims:
         mean, std = train.statistics(name)
         normaliser.fit(name, torch.from_numpy(mean), torch.from_numpy(std))

@@ -18,6 +18,7 @@ from equipoise.training.checkpoint import has_checkpoint, load_checkpoint
 from equipoise.training.config import RunConfig, dump_config, load_config
 from equipoise.training.evaluate import evaluate
 from equipoise.training.files import replace_file
+from equipoise.training.foreign import SOURCE, is_foreign, keep_source
 from equipoise.training.log import TABLES
 from equipoise.training.loop import fit
 from equipoise.training.prepare import (
@@ -114,6 +115,8 @@ def run(
         if not resume:
             _clear(out)
         out.mkdir(parents=True, exist_ok=True)
+        if is_foreign(config.model.name):
+            keep_source(config.model.name, out)
         fresh = not (out / CONFIG).is_file()
         if fresh or load_config(out / CONFIG) != config:
             replace_file(out / CONFIG, dump_config(config).encode())
@@ -292,7 +295,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _clear(out: Path) -> None:
     """Remove what an earlier run wrote, and nothing else."""
-    for name in (CONFIG, TEST, VALID, PREDICTIONS, WATCHED, *TABLES):
+    for name in (CONFIG, TEST, VALID, PREDICTIONS, WATCHED, SOURCE, *TABLES):
         (out / name).unlink(missing_ok=True)
     for name in ("checkpoint", "tensorboard", "robustness", "controls"):
         shutil.rmtree(out / name, ignore_errors=True)

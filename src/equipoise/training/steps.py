@@ -88,7 +88,8 @@ def make_step(
         loss = sum((part.float() for part in model.losses(output, batch).values()), start=loss)
     predict = subset_predict(model, batch, encoded, autocast=autocast) if "predict" in needs else None
     teacher = teachers(batch, autocast=autocast) if teachers is not None and "teacher" in needs else None
-    features = {**output.extra, **output.features}  # what a later stage balances has its representations in `extra`
+    # What a later stage balances has its representations in `extra`; a model that gives none has None of them.
+    features = {**output.extra, **output.features} or None
     return Step(loss, logits, batch.target, unimodal, features, predict, criterion, teacher)
 
 
