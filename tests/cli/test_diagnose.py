@@ -11,6 +11,8 @@ import pytest
 from equipoise.cli import measure
 from equipoise.cli.main import main
 from equipoise.diagnostics import auditing
+from equipoise.training.kept_epochs import epoch_keeper
+from equipoise.training.run import load_run
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,10 @@ def test_one_command_writes_a_report_and_the_second_computes_nothing(
 
 
 def test_controls_are_trained_once_and_told(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = diagnosed(capsys, str(run_dir), "--with-controls")
+    model = load_run(run_dir).model
+    for epoch in (1, 2):  # as `train.keep_epochs` would
+        epoch_keeper(run_dir)(epoch, model)
+    found = diagnosed(capsys, str(run_dir), "--with-controls", "--maps")
     rows = {row["name"]: row for row in found["controls"]["rows"]}
     assert list(rows) == ["the run", "text alone", "audio alone", "vision alone", "unbalanced", "ensemble"]
     for name in ("text", "audio", "vision"):
@@ -71,12 +76,19 @@ def test_controls_are_trained_once_and_told(run_dir: Path, capsys: pytest.Captur
         assert found["competition"][name]["samples"] == 12
         assert found["movement"][name]["joint"] > 0
         assert found["movement"][name]["alone"] > 0
+    assert set(found["maps"]) == {"the run", "unbalanced"}
+    assert found["maps"]["the run"]["panels"].keys() >= {"text", "text+audio", "fused"}
+    assert [each["epoch"] for each in found["competition_by_epoch"]] == [1, 2]
+    for each in found["competition_by_epoch"]:  # both hold the weights that the run ended with
+        assert each["strength"] == found["competition"]
     before = {file: file.stat().st_mtime_ns for file in (run_dir / "controls").rglob("*") if file.is_file()}
-    assert diagnosed(capsys, str(run_dir), "--with-controls") == found
+    assert diagnosed(capsys, str(run_dir), "--with-controls", "--maps") == found
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
-def test_robustness_is_told_where_it_was_measured(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_robustness_is_told_where_it_was_measured(
+    run_dir: Path, small_data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert "robustness" not in diagnosed(capsys, str(run_dir))
     few = ("--drop", "0.5", "--frames", "0", "--noise", "0", "--draws", "1")
     assert main(["robustness", str(run_dir), *few, "--json"]) == 0
@@ -84,7 +96,17 @@ def test_robustness_is_told_where_it_was_measured(run_dir: Path, capsys: pytest.
     rows = diagnosed(capsys, str(run_dir))["robustness"]["rows"]
     assert {(row["kind"], row["of"], row["level"]) for row in rows} >= {("modalities", "all", 0.5)}
     assert "robustness" not in diagnosed(capsys, str(run_dir), "--split", "valid")
-    assert measure.FOLDER == "robustness"
+    for name, levels in {"RATES": [0.5], "FRAMES": [], "NOISE": [1.0], "DRAWS": 1}.items():
+        monkeypatch.setattr(measure, name, levels)
+    own = diagnosed(capsys, str(run_dir), "--robustness", "--out", str(tmp_path / "run"))
+    assert {row["kind"] for row in own["robustness"]["rows"]} == {"subset", "modalities", "noise"}
+    assert len(list((run_dir / measure.FOLDER).glob("rows-*.json"))) == 2, "kept where `equipoise robustness` looks"
+    assert main(["export", str(run_dir), "--to", str(tmp_path / "saved")]) == 0
+    capsys.readouterr()
+    saved = (str(tmp_path / "saved"), "--data", str(small_data), "--out", str(tmp_path / "out"))
+    assert diagnosed(capsys, *saved, "--robustness")["robustness"] == own["robustness"]
+    assert diagnosed(capsys, *saved)["robustness"] == own["robustness"], "as measured before"
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir() if path.is_dir()) == []
 
 
 def test_a_saved_model_is_diagnosed_on_data(

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.cli.progress import progress
+from equipoise.cli.audit_controls import Others, alone_outputs, strengths_by_epoch, trained_controls
+from equipoise.cli.audited import Audited, opened
+from equipoise.cli.kept import once, read_json
+from equipoise.cli.progress import Callback, progress
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from equipoise.data import Dataset
     from equipoise.diagnostics.audit_report import Report
     from equipoise.diagnostics.controls import Controls
-    from equipoise.training.config import RunConfig
 
 FOLDER = "diagnosis"
-VERSION = 2  # raised whenever the same settings give another report
+VERSION = 3  # raised whenever the same settings give another report
 
 
-@dataclass(frozen=True)
-class _Audited:
-    """A model with what it reads; ``config`` of a run."""
-
-    model: nn.Module
-    dataset: Dataset
-    modalities: tuple[str, ...]
-    config: RunConfig | None
-
-
-def diagnose(folder: Path, data: str | None, split: str, out: Path, *, controls: bool = False) -> Report:
+def diagnose(
+    folder: Path,
+    data: str | None,
+    split: str,
+    out: Path,
+    *,
+    controls: bool = False,
+    maps: bool = False,
+    robustness: bool = False,
+) -> Report:
     """The report of a run or saved model.
 
     Args:
@@ -42,130 +39,140 @@ def diagnose(folder: Path, data: str | None, split: str, out: Path, *, controls:
         split: to audit it on.
         out: where what is computed is kept, under a digest of weights, data and settings.
         controls: train what the run is compared with, in ``folder/controls``.
+        maps: draw representations, those of the unbalanced control too where there is one.
+        robustness: measure what missing and noisy inputs cost, as `equipoise robustness` does.
 
     Raises:
         FileNotFoundError: no run, or no dataset.
         ValueError: a run that has not finished, data or a split that do not fit, or controls of a saved model.
         OSError: the report can't be written.
     """
-    from equipoise.diagnostics.auditing import audit
+    from equipoise.cli.measure import data_digest
+    from equipoise.diagnostics.audit_report import Report
+    from equipoise.training.kept_epochs import kept_epochs, spread_out
 
-    found = _opened(folder, data)
+    found = opened(folder, data)
     found.dataset.split(split)
     if len(found.modalities) < 2:
         raise ValueError(f"A diagnosis compares modalities. {folder} reads {found.modalities[0]} alone.")
     if controls and (found.config is None or data is not None):
         raise ValueError("`--with-controls` trains a run again on its own data: it takes a run directory, no `--data`.")
     out.mkdir(parents=True, exist_ok=True)
-    with progress(1 + controls) as start:
-        table = _controls(folder, start("controls")) if controls else None
-        others = _alone(folder, found, split) if controls else {}
-        show = start("diagnosis")
+    epochs = kept_epochs(folder) if controls else {}
+    with progress(1 + controls + maps + robustness + bool(epochs)) as start:
+        table = trained_controls(folder, start("controls")) if controls else None
+        others = alone_outputs(folder, found, split) if controls else {}
         key = _key(found, split, others)
-        file = out / f"audit-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.json"
-        report = _kept(file, key)
-        if report is None:
-            report = audit(
-                found.model,
-                found.dataset,
-                modalities=found.modalities,
-                split=split,
-                concepts={name: concept for name, (concept, _) in others.items()},
-                movement={name: moved for name, (_, moved) in others.items() if moved is not None},
-                progress=lambda done, total: show(done, total, {}),
-            )
-            _keep(file, key, report)
-        else:
-            show(1, 1, {})
-    return _with_run(report, folder, found, split, table)
+        report = Report(once(out, "audit", key, start("diagnosis"), partial(_audit, found, split, others)))
+        if maps:
+            models = _mapped(folder, found, controls)
+            of = {"data": data_digest(found.dataset), "split": split, "models": _digests(models)}
+            report = report.with_maps(once(out, "maps", of, start("maps"), partial(_maps, models, split)))
+        if epochs and others:
+            chosen = spread_out(epochs)
+            of = key | {"epochs": list(chosen)}
+            work = partial(strengths_by_epoch, chosen, found, split, others)
+            report = report.with_competition(once(out, "competition", of, start("competition"), work))
+        rows = _damaged(folder, found, split, out, start("robustness")) if robustness else None
+    return _with_run(report, folder, found, split, table, rows, out)
 
 
-def _opened(folder: Path, data: str | None) -> _Audited:
-    from equipoise.cli.evaluate import check_fit, open_run
-    from equipoise.cli.saved import is_saved_model, open_saved
-    from equipoise.report.runs import run_folders
+def _audit(found: Audited, split: str, others: Others, show: Callback) -> dict[str, Any]:
+    from equipoise.diagnostics.auditing import audit
 
-    if is_saved_model(folder):
-        model, info, dataset = open_saved(folder, data)
-        return _Audited(model, dataset, tuple(info.modalities), None)
-    if (seeds := run_folders(folder)) != [folder]:
-        raise ValueError(f"{folder} holds {len(seeds)} seeds. Name one of them: {seeds[0]}.")
-    trained, dataset = open_run(folder, data)
-    check_fit(trained.dataset.manifest, dataset.manifest, trained.modalities)
-    return _Audited(trained.model, dataset, trained.modalities, trained.config)
-
-
-def _controls(folder: Path, show: Callable[[int, int, Any], None]) -> Controls:
-    """The run's controls: trained where they are not there yet."""
-    from equipoise.diagnostics.controls import run_controls
-    from equipoise.training.config import make_config
-    from equipoise.training.run import run
-
-    at = [0, 1]
-
-    def place(done: int, total: int) -> None:
-        at[:] = done, total
-        show(100 * done, 100 * total, {})
-
-    def train(config: dict[str, Any], where: Path) -> None:
-        def step(done: int, total: int, row: Any) -> None:
-            show(100 * at[0] + 100 * done // max(1, total), 100 * at[1], row)
-
-        run(make_config(config), where, progress=step)
-
-    return run_controls(folder, train, multi_loss=False, progress=place)
+    return audit(
+        found.model,
+        found.dataset,
+        modalities=found.modalities,
+        split=split,
+        concepts={name: concept for name, (concept, _) in others.items()},
+        movement={name: moved for name, (_, moved) in others.items() if moved is not None},
+        progress=lambda done, total: show(done, total, {}),
+    ).content
 
 
-def _alone(folder: Path, found: _Audited, split: str) -> dict[str, tuple[Any, dict[str, Any] | None]]:
-    """``{m: (what the model of m alone says of the split, how far m's encoder moved)}``."""
+def _mapped(folder: Path, found: Audited, controls: bool) -> dict[str, Audited]:
+    """The models whose maps are drawn: the run, and with its controls the unbalanced one."""
     from equipoise.diagnostics.controls import FOLDER as CONTROLS
-    from equipoise.diagnostics.movement import movements
-    from equipoise.diagnostics.robustness import predict
-    from equipoise.training.prepare import initial_model
-    from equipoise.training.run import load_run
 
-    assert found.config is not None
-    runs = {}
-    for name in found.modalities:
-        if (folder / CONTROLS / f"alone-{name}" / "test.json").is_file():
-            runs[name] = load_run(folder / CONTROLS / f"alone-{name}")
-    ends = {name: (initial_model(each.config, each.dataset, (name,)), each.model) for name, each in runs.items()}
-    try:
-        started = initial_model(found.config, found.dataset, found.modalities)
-        moved = movements(started, found.model, ends)
-    except ValueError:  # an encoder that is another network alone
-        moved = {}
-    return {
-        name: (
-            predict(each.model, each.dataset.split(split), (name,)).double().numpy(),
-            moved[name].to_dict() if name in moved else None,
-        )
-        for name, each in runs.items()
-    }
+    models = {"the model" if found.config is None else "the run": found}
+    if controls and (folder / CONTROLS / "unbalanced" / "test.json").is_file():
+        models["unbalanced"] = opened(folder / CONTROLS / "unbalanced", None)
+    return models
 
 
-def _with_run(report: Report, folder: Path, found: _Audited, split: str, table: Controls | None) -> Report:
+def _maps(models: Mapping[str, Audited], split: str, show: Callback) -> dict[str, Any]:
+    from equipoise.diagnostics.floors import groups_of
+    from equipoise.diagnostics.maps import measure_maps
+
+    drawn = {}
+    for number, (name, each) in enumerate(models.items()):
+        rows = each.dataset.split(split)
+
+        def step(done: int, total: int, number: int = number) -> None:
+            show(100 * number + 100 * done // total, 100 * len(models), {})
+
+        groups = groups_of(each.dataset, rows.rows)
+        drawn[name] = measure_maps(each.model, rows, each.modalities, groups=groups, progress=step)
+    return drawn
+
+
+def _damaged(folder: Path, found: Audited, split: str, out: Path, show: Callback) -> list[dict[str, Any]]:
+    """What `equipoise robustness` measures by default. Of a saved model it is kept beside the report."""
+    from equipoise.cli.measure import DRAWS, FRAMES, NOISE, RATES, check_settings, measure_model
+
+    about: dict[str, Any] = {"model": type(found.model).__name__}
+    if found.config is not None:
+        about = {name: getattr(found.config, name).model_dump(mode="json") for name in ("model", "text")}
+    return measure_model(
+        found.model,
+        found.modalities,
+        found.dataset,
+        out if found.config is None else folder,
+        check_settings(RATES, FRAMES, NOISE, DRAWS, split),
+        show,
+        about=about,
+        train=found.trained_on or found.dataset,
+    )
+
+
+def _with_run(
+    report: Report,
+    folder: Path,
+    found: Audited,
+    split: str,
+    table: Controls | None,
+    rows: list[dict[str, Any]] | None,
+    out: Path,
+) -> Report:
     """What the run's own files add, read anew each time."""
     from equipoise.cli.measure import data_digest, weights_digest
     from equipoise.diagnostics.traces import read_trace
     from equipoise.report.runs import read_run
 
-    if found.config is None:
-        return report
-    run = read_run(folder)
-    if run.steps and run.modalities:
-        report = report.with_trace(read_trace(run.epochs, run.steps))
+    if found.config is not None:
+        run = read_run(folder)
+        if run.steps and run.modalities:
+            report = report.with_trace(read_trace(run.epochs, run.steps))
     if table is not None:
         report = report.with_controls(table)
+    if rows is not None:
+        return report.with_robustness(rows)
     wanted = {"split": split, "weights": weights_digest(found.model), "data": data_digest(found.dataset)}
-    for file in sorted((folder / "robustness").glob("rows-*.json")):
-        kept = _json(file)
+    for file in sorted(((out if found.config is None else folder) / "robustness").glob("rows-*.json")):
+        kept = read_json(file)
         if kept and {name: kept.get("key", {}).get(name) for name in wanted} == wanted:
             return report.with_robustness(kept["rows"])
     return report
 
 
-def _key(found: _Audited, split: str, others: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
+def _digests(models: Mapping[str, Audited]) -> dict[str, str]:
+    from equipoise.cli.measure import weights_digest
+
+    return {name: weights_digest(each.model) for name, each in models.items()}
+
+
+def _key(found: Audited, split: str, others: Others) -> dict[str, Any]:
     from equipoise.cli.measure import data_digest, weights_digest
 
     config = found.config
@@ -179,24 +186,3 @@ def _key(found: _Audited, split: str, others: dict[str, tuple[Any, Any]]) -> dic
         "split": split,
         "concepts": {name: hashlib.sha256(said.tobytes()).hexdigest() for name, (said, _) in others.items()},
     }
-
-
-def _kept(file: Path, key: dict[str, Any]) -> Report | None:
-    from equipoise.diagnostics.audit_report import Report
-
-    content = _json(file)
-    return Report(content["report"]) if content and content.get("key") == key and "report" in content else None
-
-
-def _keep(file: Path, key: dict[str, Any], report: Report) -> None:
-    from equipoise.training.results import write_json
-
-    write_json(file, {"key": key, "report": report.content})
-
-
-def _json(file: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None  # not computed yet, or half of it lost: computed again
-    return content if isinstance(content, dict) else None

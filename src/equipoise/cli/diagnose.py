@@ -11,6 +11,7 @@ EXAMPLES = """\
 examples:
   equipoise diagnose runs/mosi-AGSSMoE-ags
   equipoise diagnose runs/mosi-AGSSMoE-ags --with-controls     (also trains each modality alone, once)
+  equipoise diagnose runs/mosi-AGSSMoE-ags --maps --robustness
   equipoise diagnose models/mosi-ags --data data/mosi
 
 What was computed is kept beside the report and not computed again."""
@@ -30,6 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--out", metavar="DIR", help="for the report (RUN_DIR/diagnosis)")
     parser.add_argument("--split", default="test", metavar="NAME", help="train, valid or test (test)")
     parser.add_argument("--with-controls", action="store_true", help="train each modality alone, and no balancer")
+    parser.add_argument("--maps", action="store_true", help="draw what the model makes of samples (t-SNE), with probes")
+    parser.add_argument("--robustness", action="store_true", help="measure what missing and noisy inputs cost")
     add_json_flag(parser)
 
 
@@ -39,7 +42,15 @@ def run(args: argparse.Namespace) -> int:
 
     folder = Path(args.run_dir)
     out = Path(args.out) if args.out else folder / FOLDER
-    report = diagnose(folder, args.data, args.split, out, controls=args.with_controls)
+    report = diagnose(
+        folder,
+        args.data,
+        args.split,
+        out,
+        controls=args.with_controls,
+        maps=args.maps,
+        robustness=args.robustness,
+    )
     page = report.to_html(out / "report.html")
     (out / "report.md").write_text(report.to_markdown(), encoding="utf-8")
     (out / "report.json").write_text(report.to_json(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Robustness rows of one run directory, computed once and kept there."""
+"""Robustness rows of one run or saved model, computed once and kept."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from equipoise.training.run import TrainedRun
 
 FOLDER = "robustness"
+RATES = [i / 10 for i in range(11)]
+FRAMES = [0.0, 0.25, 0.5, 0.75, 0.9]
+NOISE = [0.0, 0.25, 0.5, 1.0, 2.0]
+DRAWS = 3
 VERSION = 1  # raised whenever the same settings give other rows
 
 
@@ -70,27 +74,58 @@ def measure(
     Raises:
         OSError: the rows can't be written.
     """
+    about = {name: getattr(trained.config, name).model_dump(mode="json") for name in ("model", "text")}
+    return measure_model(
+        trained.model, trained.modalities, dataset, folder, settings, step, about=about, train=trained.dataset
+    )
+
+
+def measure_model(
+    model: nn.Module,
+    modalities: Sequence[str],
+    dataset: Dataset,
+    folder: Path,
+    settings: Settings,
+    step: Callback,
+    *,
+    about: dict[str, Any],
+    train: Dataset,
+) -> list[dict[str, Any]]:
+    """Every row of a model, read from a folder where they were measured before.
+
+    Args:
+        model: exposes ``encode`` and ``fuse``.
+        modalities: those that it reads.
+        dataset: what to score it on.
+        folder: rows are kept in ``robustness/`` there.
+        settings: what to measure.
+        step: told of rows done and rows in all.
+        about: what else decides the rows, beside weights, data and settings.
+        train: whose training split says how much a feature varies; no noise where it has none.
+
+    Raises:
+        OSError: the rows can't be written.
+    """
     from equipoise.diagnostics.robustness import count_rows
     from equipoise.training.results import write_json
 
     key = {
         "version": VERSION,
-        "weights": weights_digest(trained.model),
+        "weights": weights_digest(model),
         "data": data_digest(dataset),
-        "modalities": list(trained.modalities),
-        "model": trained.config.model.model_dump(mode="json"),
-        "text": trained.config.text.model_dump(mode="json"),
+        "modalities": list(modalities),
+        **about,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},
     }
     file = folder / FOLDER / f"rows-{_digest(json.dumps(key, sort_keys=True).encode())[:16]}.json"
     if (kept := _read(file, key)) is not None:
         step(1, 1, {})
         return kept
-    noisy = deviations(trained) if settings.noise else {}
+    noisy = deviations(train, modalities) if settings.noise and "train" in train.splits else {}
     counts = {"drop": len(settings.drop), "frames": len(settings.frames), "noise": len(settings.noise)}
-    total = count_rows(trained.modalities, len(noisy), **counts, draws=settings.draws)
+    total = count_rows(modalities, len(noisy), **counts, draws=settings.draws)
     rows: list[dict[str, Any]] = []
-    for row in _rows(trained, dataset, settings, noisy):
+    for row in _rows(model, modalities, dataset, settings, noisy):
         rows.append(row)
         step(len(rows), total, {})
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -100,11 +135,10 @@ def measure(
     return found
 
 
-def deviations(trained: TrainedRun) -> dict[str, Any]:
+def deviations(dataset: Dataset, modalities: Sequence[str]) -> dict[str, Any]:
     """``{m: [d]}``, how much each feature varies over the training split; token ids are left out."""
-    train = trained.dataset.split("train")
-    dims = trained.dataset.manifest.modalities
-    return {name: train.statistics(name)[1] for name in trained.modalities if dims[name].dim}
+    train, dims = dataset.split("train"), dataset.manifest.modalities
+    return {name: train.statistics(name)[1] for name in modalities if dims[name].dim}
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -121,10 +155,12 @@ def data_digest(dataset: Dataset) -> str:
     return _digest(json.dumps(dataset.manifest.files, sort_keys=True).encode())
 
 
-def _rows(trained: TrainedRun, dataset: Dataset, settings: Settings, noisy: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _rows(
+    model: nn.Module, modalities: Sequence[str], dataset: Dataset, settings: Settings, noisy: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     from equipoise.diagnostics.robustness import missing_frames, missing_modalities, noisy_features, subsets
 
-    given = (trained.model, dataset.split(settings.split), trained.modalities)
+    given = (model, dataset.split(settings.split), modalities)
     return chain(
         subsets(*given),
         missing_modalities(*given, rates=settings.drop, draws=settings.draws),

@@ -5,18 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from equipoise.cli.arguments import nearest
 from equipoise.cli.console import add_json_flag, print_json, print_table
-from equipoise.cli.measure import Settings
-
-if TYPE_CHECKING:
-    pass
-
-RATES = [i / 10 for i in range(11)]
-FRAMES = [0.0, 0.25, 0.5, 0.75, 0.9]
-NOISE = [0.0, 0.25, 0.5, 1.0, 2.0]
+from equipoise.cli.measure import DRAWS, FRAMES, NOISE, RATES, Settings
 
 EXAMPLES = """\
 examples:
@@ -45,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("--noise", "STD", NOISE, "noise in units of each feature's deviation (0 0.25 0.5 1 2)"),
     ):
         parser.add_argument(flag, type=float, nargs="+", default=levels, metavar=metavar, help=text)
-    parser.add_argument("--draws", type=int, default=3, metavar="N", help="draws of each level (3)")
+    parser.add_argument("--draws", type=int, default=DRAWS, metavar="N", help="draws of each level (3)")
     parser.add_argument("--metric", metavar="NAME", help="what to show (accuracy, or mae)")
     parser.add_argument("--split", default="test", metavar="NAME", help="train, valid or test (test)")
     parser.add_argument("--data", metavar="DIR", help="another dataset like it, or where it is now")

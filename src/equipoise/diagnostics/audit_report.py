@@ -104,9 +104,21 @@ class Report:
         found = []
         if whole and half and constant is not None:
             found = robustness_finding(sign * fmean(whole), sign * fmean(half), sign * constant, HALF)
-        return self._with("robustness", {"metric": metric, "rows": curves}, found)
+        return self._with("robustness", {"metric": metric, "constant": constant, "rows": curves}, found)
 
-    def _with(self, key: str, value: dict[str, Any], found: list[Finding]) -> Report:
+    def with_maps(self, maps: Mapping[str, Any]) -> Report:
+        """The report, with maps of representations.
+
+        Args:
+            maps: ``{model: what measure_maps gives}``, such as ``{"the run": ..., "unbalanced": ...}``.
+        """
+        return self._with("maps", dict(maps), [])
+
+    def with_competition(self, epochs: Sequence[Mapping[str, Any]]) -> Report:
+        """The report, with competition strengths by epoch: ``[{"epoch": 1, "strength": {m: {...}}}, ...]``."""
+        return self._with("competition_by_epoch", list(epochs), [])
+
+    def _with(self, key: str, value: Any, found: list[Finding]) -> Report:
         content = self.to_dict() | {key: finite(value)}
         content["verdict"] += [finite(each.to_dict()) for each in found]
         return Report(content)

@@ -89,6 +89,7 @@ def control_configs(
             them itself has its unbalanced model for that.
     """
     bare = copy.deepcopy(config) | {"balancer": []}
+    bare["train"]["keep_epochs"] = False
     found: dict[str, tuple[Kind, Config]] = {}
     for name in modalities if len(modalities) > 1 else []:
         alone = copy.deepcopy(bare) | {"modalities": [name]}

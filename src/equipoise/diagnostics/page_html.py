@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from equipoise.diagnostics.page_lines import draw_curves
 from equipoise.diagnostics.page_picture import draw
-from equipoise.diagnostics.section import Section, columns_are_numbers
+from equipoise.diagnostics.page_scatter import draw_scatter
+from equipoise.diagnostics.section import Curves, Section, columns_are_numbers
 
 # Blue and vermilion of Okabe and Ito, which the colour-blind tell apart; lighter where the page is dark.
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --panel: #f6f8fa;
-  --point: #0072b2; --mark: #b34a00; }
+  --point: #0072b2; --mark: #b34a00; --k0: #0072b2; --k1: #d55e00; --k2: #009e73; --k3: #cc79a7; --k4: #b8860b;
+  --k5: #3a9bd9; --k6: #7a4b9d; --k7: #555555; }
 @media (prefers-color-scheme: dark) { :root { --paper: #15191e; --ink: #e6e9ec; --soft: #a3adb8; --line: #3a434d;
-  --panel: #1d232a; --point: #56b4e9; --mark: #f0a05a; } }
+  --panel: #1d232a; --point: #56b4e9; --mark: #f0a05a; --k0: #56b4e9; --k1: #f0803c; --k2: #2fc79a; --k3: #e29cc5;
+  --k4: #e6b800; --k5: #9fd8ff; --k6: #b48be0; --k7: #bbbbbb; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 3rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; overflow-wrap: break-word; }
@@ -38,8 +42,11 @@ svg { display: block; width: 100%; max-width: 34rem; height: auto; }
 :focus-visible { outline: 2px solid var(--point); }
 @media (max-width: 40rem) { th, td { padding-right: .6rem; font-size: .87rem; } td.number { white-space: normal; } }
 @media print { :root { --paper: #ffffff; --ink: #000000; --soft: #333333; --line: #999999; --panel: #ffffff;
-  --point: #0072b2; --mark: #b34a00; } body { padding: 0; max-width: none; font-size: 10pt; }
-  section, figure, tr { break-inside: avoid; } .table { overflow: visible; } }
+  --point: #0072b2; --mark: #b34a00; --k0: #0072b2; --k1: #d55e00; --k2: #009e73; --k3: #cc79a7; --k4: #b8860b;
+  --k5: #3a9bd9; --k6: #7a4b9d; --k7: #555555; } body { padding: 0; max-width: none; font-size: 10pt; }
+  h2, .note { break-after: avoid; } figure, tr { break-inside: avoid; } .table { overflow: visible; }
+  th, td { padding-right: .5rem; font-size: 8pt; } td.number, tbody th { white-space: normal; }
+  svg { max-width: 26rem; } }
 """
 
 
@@ -76,7 +83,11 @@ def _section(section: Section, number: int) -> str:
         f'<th scope="col"{side}>{escape(name)}</th>' for name, side in zip(section.columns, right, strict=True)
     )
     rows = "".join(_row(row, right) for row in section.rows)
-    picture = "" if section.picture is None else f"\n<figure>{draw(section.picture, f'picture-{number}')}</figure>"
+    pictures = [] if section.picture is None else [draw(section.picture, f"picture-{number}")]
+    for at, chart in enumerate(section.charts):
+        name = f"chart-{number}-{at}"
+        pictures.append(draw_curves(chart, name) if isinstance(chart, Curves) else draw_scatter(chart, name))
+    picture = "".join(f"\n<figure>{each}</figure>" for each in pictures)
     return f"""<section aria-labelledby="section-{number}">
 <h2 id="section-{number}">{escape(section.title)}</h2>
 <p class="note">{escape(section.text)}</p>

@@ -15,6 +15,8 @@ from equipoise.diagnostics.scores import Metric, check_metric, points
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
+LEAST = 40
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -114,6 +116,11 @@ def linear_probe(
     each = points(name, outputs, target)
     by_fold = tuple(float(each[fold == number].mean()) for number in range(folds))
     return Probe(whole, by_fold, x.shape[1], tuple(penalties))
+
+
+def enough_to_probe(samples: int, groups: Sequence[str] | None, *, folds: int = 5) -> bool:
+    """Whether a probe can be expected to say something: 40 samples, and a group of them for each fold."""
+    return samples >= LEAST and (groups is None or len(set(groups)) >= folds)
 
 
 def linear_probes(

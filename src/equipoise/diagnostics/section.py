@@ -43,14 +43,64 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Values ``(x, y)`` in the order of x, and the last of them in words."""
+
+    label: str
+    points: tuple[tuple[float, float], ...]
+    shown: str
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves over one axis.
+
+    Attributes:
+        title: what the values are.
+        across: what the axis is.
+        lines: one or more.
+        mark: a value to draw a line at; None for none.
+        marked: what the line is.
+        scale: as of `Picture`.
+    """
+
+    title: str
+    across: str
+    lines: tuple[Curve, ...]
+    mark: float | None = None
+    marked: str = ""
+    scale: int = 1
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Samples in the plane with the number of each one's group, and a figure in words."""
+
+    title: str
+    points: tuple[tuple[float, float], ...]
+    groups: tuple[int, ...]
+    shown: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Panels side by side, and the names of the groups, the same in all of them."""
+
+    title: str
+    panels: tuple[Panel, ...]
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Section:
-    """A table with what its numbers mean, and a picture of it where that helps."""
+    """A table with what its numbers mean, a picture of it where that helps, and what else is to be seen."""
 
     title: str
     text: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     picture: Picture | None = None
+    charts: tuple[Curves | Scatter, ...] = ()
 
 
 def point(metric: str, label: str, each: Mapping[str, Any], shown: Callable[[str, float], str] = figure) -> Point:

@@ -16,6 +16,7 @@ from equipoise.diagnostics.section import (
     p_of,
     point,
 )
+from equipoise.diagnostics.sections_model import competition_section, experts_section, local_section, maps_section
 from equipoise.diagnostics.sections_run import controls_section, data_section, robustness_section, training_section
 from equipoise.diagnostics.wording import gap, name_of, scale, unit
 
@@ -28,8 +29,12 @@ def sections_of(content: Content) -> list[Section]:
         _reached,
         _responses,
         _interactions,
+        maps_section,
+        experts_section,
+        local_section,
         data_section,
         training_section,
+        competition_section,
         controls_section,
         robustness_section,
     )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
 from equipoise.diagnostics.section import (
     NOTHING,
     Content,
+    Curve,
+    Curves,
     Picture,
     Section,
     figure_of,
@@ -100,20 +106,40 @@ def robustness_section(content: Content) -> Section | None:
         return None
     words = {"subset": "only {of}", "modalities": "{of} missing in samples", "frames": "{of} frames missing"}
     words["noise"] = "noise on {of}"
-    table: dict[str, dict[float | None, float]] = {}
+    table: dict[tuple[str, str], dict[float | None, float]] = {}
     for row in found["rows"]:
-        table.setdefault(words[row["kind"]].format(of=row["of"]), {})[row["level"]] = row["value"]
+        table.setdefault((row["kind"], row["of"]), {})[row["level"]] = row["value"]
     rows = []
-    for name, levels in table.items():
+    for (kind, of), levels in table.items():
         known = [level for level in levels if level is not None]
         last = "" if not known else f"{max(known):g}"
-        rows.append(
-            (
-                name,
-                number(sum(levels.values()) / len(levels), 3),
-                last,
-                number(levels[max(known)] if known else None, 3),
-            )
-        )
-    text = f"{found['metric']}: mean over levels, and at the last level; levels are rates, and deviations for noise."
-    return Section("What is missing or noisy", text, ("what", "mean", "last level", "there"), tuple(rows))
+        there = number(levels[max(known)] if known else None, 3)
+        rows.append((words[kind].format(of=of), number(fmean(levels.values()), 3), last, there))
+    text = (
+        f"{found['metric']}: mean over levels, and at the last level; levels are rates, and deviations for noise. "
+        "Every level is a mean over its draws."
+    )
+    columns = ("what", "mean", "last level", "there")
+    return Section("What is missing or noisy", text, columns, tuple(rows), charts=_damage(found, table))
+
+
+def _damage(
+    found: Mapping[str, Any], table: Mapping[tuple[str, str], Mapping[float | None, float]]
+) -> tuple[Curves, ...]:
+    """Score against rate, one picture a kind of damage; each line begins at the whole score."""
+    whole = next(iter(next(iter(table.values())).values()))
+    axes = {
+        "modalities": "share of samples without it",
+        "frames": "share of frames missing",
+        "noise": "noise, in deviations of each feature",
+    }
+    charts = []
+    for kind, across in axes.items():
+        lines = []
+        for (each, of), levels in table.items():
+            known = sorted((level, value) for level, value in levels.items() if level is not None)
+            if each == kind and known:
+                lines.append(Curve(of, ((0.0, whole), *known), number(known[-1][1], 3)))
+        if lines:
+            charts.append(Curves(found["metric"], across, tuple(lines), found.get("constant"), "constant"))
+    return tuple(charts)
