@@ -125,7 +125,8 @@ class TrainConfig(_Part):
     """How the loop trains. ``warmup`` is a share of all steps; ``checkpoint_every`` counts steps.
 
     None is each epoch, 0 none before the end. ``trace_every`` and ``direction_every`` count steps and micro-batches
-    between records of gradients, 0 for none. ``drop_modalities`` and ``drop_frames`` are rates, or rates by modality.
+    between records of gradients, 0 for none. ``keep_epochs`` keeps the weights after every epoch.
+    ``drop_modalities`` and ``drop_frames`` are rates, or rates by modality.
     """
 
     epochs: int = Field(20, ge=1)
@@ -148,6 +149,7 @@ class TrainConfig(_Part):
     checkpoint_every: int | None = Field(None, ge=0)
     trace_every: int = Field(10, ge=0)
     direction_every: int = Field(500, ge=0)
+    keep_epochs: bool = False
     drop_modalities: Rates = 0.0
     drop_frames: Rates = 0.0
 

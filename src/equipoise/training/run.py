@@ -18,6 +18,7 @@ from equipoise.training.checkpoint import has_checkpoint, load_checkpoint
 from equipoise.training.config import RunConfig, dump_config, load_config
 from equipoise.training.evaluate import evaluate
 from equipoise.training.files import replace_file
+from equipoise.training.kept_epochs import epoch_keeper
 from equipoise.training.foreign import SOURCE, is_foreign, keep_source
 from equipoise.training.log import TABLES
 from equipoise.training.loop import fit
@@ -42,7 +43,12 @@ from equipoise.training.teachers import load_teachers
 
 CONFIG, TEST, PREDICTIONS, WATCHED = "config.yaml", "test.json", "predictions.csv", "test_by_epoch.json"
 VALID = "valid.json"
-_FREE = {"threads", "train.workers", "train.checkpoint_every"}  # settings that may differ when a run is resumed
+_FREE = {
+    "threads",
+    "train.workers",
+    "train.checkpoint_every",
+    "train.keep_epochs",
+}  # settings that may differ when a run is resumed
 
 Progress = Callable[[int, int, "Mapping[str, float | int | None] | None"], None]
 
@@ -122,9 +128,11 @@ def run(
             replace_file(out / CONFIG, dump_config(config).encode())
     accelerator.wait_for_everyone()
 
-    settings = config.train.model_dump(exclude={"normalise"})
+    settings = config.train.model_dump(exclude={"normalise", "keep_epochs"})
     select = config.train.select or ("accuracy" if dataset.manifest.task == "classification" else "mae")
     watch = _watch_test(out, dataset, names, config) if config.protocol == "paper" else None
+    observers = [watch] if watch is not None else []
+    observers += [epoch_keeper(out)] if config.train.keep_epochs else []
     try:
         result = fit(
             model,
@@ -138,7 +146,7 @@ def run(
             run_dir=out,
             resume=resume,
             progress=progress,
-            observer=watch,
+            observer=lambda epoch, net: [each(epoch, net) for each in observers],
             **settings,
         )
     except Exception:
@@ -297,7 +305,7 @@ def _clear(out: Path) -> None:
     """Remove what an earlier run wrote, and nothing else."""
     for name in (CONFIG, TEST, VALID, PREDICTIONS, WATCHED, SOURCE, *TABLES):
         (out / name).unlink(missing_ok=True)
-    for name in ("checkpoint", "tensorboard", "robustness", "controls"):
+    for name in ("checkpoint", "epochs", "tensorboard", "robustness", "controls"):
         shutil.rmtree(out / name, ignore_errors=True)
 
 
