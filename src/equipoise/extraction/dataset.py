@@ -185,13 +185,13 @@ def _reports(
             continue
         record = store.read(work.id)
         if "result" not in record:
-            yield ClipReport(clip, "failed", str(record.get("error", "")), split, None, float(record["seconds"]))
+            yield ClipReport(clip, "failed", str(record.get("error", "")), split)
             continue
         result: dict[str, Any] = record["result"]
         absent = {name: each["absent"] for name, each in result["streams"].items() if each["absent"]}
         texts = recipe.text and (clip.text or result["transcript"])
         if len(absent) == len(result["streams"]) and not texts:
             why = "; ".join([*(f"{name}: {reason}" for name, reason in absent.items()), "no transcript"])
-            yield ClipReport(clip, "left out", why, split, result, float(record["seconds"]))
+            yield ClipReport(clip, "left out", why, split, result)
         else:
-            yield ClipReport(clip, "used", "", split, result, float(record["seconds"]))
+            yield ClipReport(clip, "used", "", split, result)

@@ -27,7 +27,6 @@ class ClipReport:
         reason: of the last two.
         split: train, valid or test.
         result: what the work on it returned, if it ended well.
-        seconds: that it took.
     """
 
     clip: LabelledClip
@@ -35,7 +34,6 @@ class ClipReport:
     reason: str = ""
     split: str = ""
     result: Mapping[str, Any] | None = None
-    seconds: float | None = None
 
 
 def write_report(path: Path, rows: Sequence[ClipReport], modalities: Sequence[str]) -> None:
@@ -52,7 +50,7 @@ def write_report(path: Path, rows: Sequence[ClipReport], modalities: Sequence[st
     per_modality = [f"{name}_{what}" for name in modalities for what in ("frames", "absent")]
     writer.writerow(
         ["id", "file", "start", "end", "split", "status", "reason", "seconds", *per_modality, "text", "word_times"]
-        + ["notes", "seconds_taken"]
+        + ["notes", "cpu_seconds"]
     )
     for row in rows:
         clip, result = row.clip, row.result or {}
@@ -64,7 +62,7 @@ def write_report(path: Path, rows: Sequence[ClipReport], modalities: Sequence[st
             + [row.status, row.reason, _number(result.get("duration"))]
             + [streams.get(name, {}).get(key, "") for name in modalities for key in ("frames", "absent")]
             + ["labels" if clip.text else said.get("origin", ""), said.get("timing", ""), "; ".join(notes)]
-            + [_number(row.seconds)]
+            + [_number(result.get("cpu_seconds"))]
         )
     replace_file(path, out.getvalue().encode())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -93,6 +94,7 @@ def do_work(store: Store, work: ClipWork) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)  # the processes share the cores
+    started = time.process_time()
     clip = extract_clip(
         work.path, Recipe(**work.recipe), start=work.start, end=work.end, text=work.text, sidecar=work.sidecar
     )
@@ -111,6 +113,7 @@ def do_work(store: Store, work: ClipWork) -> dict[str, Any]:
         "duration": clip.duration,
         "facts": clip.facts,
         "notes": clip.notes,
+        "cpu_seconds": time.process_time() - started,
     }
 
 
