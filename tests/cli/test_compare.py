@@ -130,3 +130,34 @@ def test_settings_are_tried_before_anything_is_compared(
     assert main(line("one", 1)) == 0
     assert printed(capsys)["trials"] == one["trials"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "one" / "done").iterdir()} == results
+
+
+def test_a_model_of_the_users_own_is_compared_and_a_changed_line_of_it_is_another(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\n"
+        "class Mine(nn.Module):\n"
+        "    def __init__(self, dims, outputs):\n"
+        "        super().__init__()\n"
+        "        self.encoders = nn.ModuleDict({m: nn.Linear(d, outputs) for m, d in dims.items()})\n"
+        "    def forward(self, text, audio, vision):\n"
+        "        given = {'text': text, 'audio': audio, 'vision': vision}\n"
+        "        return sum(encoder(given[m]).mean(1) for m, encoder in self.encoders.items())\n"
+        "def make_model(dims, outputs):\n"
+        "    return Mine(dims, outputs)\n"
+    )
+    words = ["compare", "--data", str(small_data), "--model", f"{file}:make_model", "--out", str(tmp_path / "out")]
+    line = [*words, "--method", "plain", "agm", "--seeds", "0", "--no-controls", "--jobs", "1", *TINY[4:], "--json"]
+    assert main(line) == 0
+    first = printed(capsys)
+    assert [figure["method"] for figure in first["figures"]] == ["plain", "agm"]
+    assert all(cell["done"] for cell in first["cells"])
+    assert main(line) == 0
+    assert printed(capsys)["figures"] == first["figures"]
+    file.write_text(file.read_text() + "# a remark\n")
+    assert main([*line, "--dry-run"]) == 0
+    changed = printed(capsys)["cells"]
+    assert all(cell["to_run"] for cell in changed)
+    assert not {cell["id"] for cell in changed} & {cell["id"] for cell in first["cells"]}
