@@ -35,7 +35,7 @@ class Brightness:
         if not clip.has_video:
             return no_frames(2, "no video track")
         found = [(picture.time, picture.image.mean()) for picture in clip.pictures(self.rate)]
-        if not found:
-            return no_frames(2, "no picture")
+        if max(mean for _, mean in found) < 4:
+            return no_frames(2, "nothing to see")
         values = np.array([[mean, row] for row, (_, mean) in enumerate(found)], np.float32)
         return FeatureStream(values, np.array([at for at, _ in found]), self.rate)

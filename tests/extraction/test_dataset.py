@@ -45,9 +45,8 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_clip(folder / "grüße 日本.mp4", pictures=pictures[:30])
     (folder / "grüße 日本.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nvon nebenan\n", encoding="utf-8")
     (folder / "text.mp4").write_text("no clip at all\n" * 99)
-    # Shorter than the distance of two pictures that are taken: nothing to see, nothing to hear.
-    write_clip(folder / "words.mp4", pictures=pictures[:1], frame_rate=25)
-    write_clip(folder / "mute.mp4", pictures=pictures[:1], frame_rate=25)
+    for name, count in (("words.mp4", 10), ("mute.mp4", 20)):  # nothing to see, nothing to hear
+        write_clip(folder / name, pictures=[np.zeros((64, 64, 3), np.uint8)] * count)
     return folder
 
 
@@ -120,7 +119,7 @@ def test_the_report_tells_of_every_clip(folder: Path, recipe: Recipe, tmp_path: 
     }
     assert rows["gone"]["reason"].endswith("gone.mp4: no such file.")
     assert "text.mp4" in rows["text"]["reason"]
-    assert "no transcript" in rows["mute"]["reason"]
+    assert rows["mute"]["reason"] == "audio: no audio track; vision: nothing to see; no transcript"
     assert rows["heard"]["vision_absent"] == "no video track"
     assert (rows["heard"]["audio_frames"], rows["heard"]["seconds"]) == ("49", "1.000")
     assert (rows["both[1]"]["start"], rows["both[1]"]["end"], rows["both[1]"]["text"]) == ("1", "", "")
