@@ -60,6 +60,8 @@ def extract_dataset(
     seed: int = 0,
     jobs: int = 1,
     limit_seconds: float | None = LIMIT_SECONDS,
+    engine: str = "local",
+    address: str | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
     watch: Watch | None = None,
@@ -84,13 +86,15 @@ def extract_dataset(
         seed: of the splits.
         jobs: processes at once.
         limit_seconds: a clip that takes longer fails; None for no limit.
+        engine: ``local``, or ``ray`` for the machines of a Ray cluster, which have to see the same paths.
+        address: of the cluster; None starts one on this machine.
         retry_failed: try clips again that have failed before.
         overwrite: replace a dataset that is there.
         watch: shows progress.
 
     Raises:
         DataError: labels that break a rule (before anything is extracted), or no clip that can be used.
-        ValueError: a recipe that can't be followed here.
+        ValueError: a recipe that can't be followed here, or what `run_cells` refuses.
         ModuleNotFoundError: an extra that is not installed.
         OSError: a disk that is full or fails.
     """
@@ -118,6 +122,8 @@ def extract_dataset(
             attempts=ATTEMPTS,
             limit_seconds=limit_seconds,
             told=told,
+            engine=engine,
+            address=address,
         )
     rows = tuple(_reports(labels.clips, planned, splits, recipe, store))
     report = store.root / FILENAME
