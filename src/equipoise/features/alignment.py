@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from importlib.metadata import version
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from equipoise.features.clip import Clip
 from equipoise.features.pronunciation import sounds, spoken
-from equipoise.features.sphinx import RATE, decode, make_decoder
+from equipoise.features.sphinx import RATE, decode, make_decoder, sphinx_version
 from equipoise.features.transcript import Transcript, Word
 
 LONGEST = 300.0  # seconds; the time that the search takes grows faster than the clip
@@ -24,8 +20,7 @@ def aligner() -> dict[str, str]:
     Raises:
         ModuleNotFoundError: the extra ``speech`` is not installed.
     """
-    _decoder(_BEAMS[0])
-    return {"pocketsphinx": version("pocketsphinx")}
+    return {"pocketsphinx": sphinx_version()}
 
 
 def align_words(clip: Clip, transcript: Transcript) -> Transcript:
@@ -50,7 +45,7 @@ def align_words(clip: Clip, transcript: Transcript) -> Transcript:
     if transcript.words is not None:
         return transcript
     tokens = _tokens(transcript.text)
-    unknown = sorted({word for _, words in tokens for word in words if not _pronounceable(word)})
+    unknown = sorted({word for _, words in tokens for word in words if not sounds(word)})
     if not tokens or not tokens[0][1]:
         return _not_aligned(clip, transcript, "it has no word")
     if unknown:
@@ -88,14 +83,10 @@ def _tokens(text: str) -> list[tuple[str, list[str]]]:
     return tokens
 
 
-def _pronounceable(word: str) -> bool:
-    return _decoder(_BEAMS[0]).lookup_word(word) is not None or bool(sounds(word))
-
-
 def _find(words: list[str], samples: npt.NDArray[np.float32]) -> list[Word]:
     """All the words with their times; none where they can't all be placed."""
     for beam in _BEAMS:
-        decoder = _decoder(beam)
+        decoder = make_decoder(lm=None, beam=beam, wbeam=beam * 1e10, pbeam=beam)
         for word in words:
             if decoder.lookup_word(word) is None:
                 decoder.add_word(word, sounds(word))
@@ -104,8 +95,3 @@ def _find(words: list[str], samples: npt.NDArray[np.float32]) -> list[Word]:
         if len(found) == len(words):
             return found
     return []
-
-
-@lru_cache(maxsize=len(_BEAMS))
-def _decoder(beam: float) -> Any:
-    return make_decoder(lm=None, beam=beam, wbeam=beam * 1e10, pbeam=beam)

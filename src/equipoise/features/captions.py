@@ -43,9 +43,7 @@ def parse_captions(text: str) -> list[Word]:
             raise ValueError(f"line {number + 1}: no caption time: {lines[number].strip()[:60]!r}.")
         start, end = _seconds(*match.groups()[:4]), _seconds(*match.groups()[4:])
         if end < start:
-            raise ValueError(
-                f"line {number + 1}: a caption that ends before it starts: {lines[number].strip()[:60]!r}."
-            )
+            raise ValueError(f"line {number + 1}: a caption ends before it starts: {lines[number].strip()[:60]!r}.")
         found, number, shown = True, number + 1, []
         while number < len(lines) and lines[number].strip():
             shown.append(lines[number])

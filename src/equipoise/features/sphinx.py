@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from equipoise.features.transcript import Transcript, Word
 
 RATE = 16000
 FRAMES = 100  # a second, PocketSphinx's own
-_DITHER = 1e-4  # -80 dB of full scale: on digital silence the acoustic model loses every path
+_DITHER = 3e-5  # -90 dB of full scale: on digital silence the acoustic model loses every path
 _PAUSE = 0.5  # seconds added before and after: it forgets what it heard before, and a last word has an end
 
 
@@ -22,21 +22,23 @@ class PocketSphinx:
     """Words with their times, several times faster than real time on one core.
 
     The acoustic model, the dictionary and the trigram language model are those of US English that come with the wheel.
-    Expect many wrong words in free speech: where the words matter, give a transcript, or a Whisper model by its path.
+    Expect many wrong words: where the words matter, give transcripts, or a Whisper model by its path.
+
+    It keeps fewer hypotheses than by default: half the time, and as many right words on the few clips that were tried.
 
     Source: Huggins-Daines et al., PocketSphinx: a free, real-time continuous speech recognition system for hand-held
-    devices, ICASSP 2006, for the recogniser; its beams here are narrower than its defaults, at half the time.
+    devices, ICASSP 2006.
 
     Raises:
         ModuleNotFoundError: the extra ``speech`` is not installed.
     """
 
     def __init__(self) -> None:
-        self._decoder = make_decoder(beam=1e-60, wbeam=1e-40, pbeam=1e-60, maxhmmpf=3000, maxwpf=5)
+        self._version = sphinx_version()
 
     def settings(self) -> dict[str, Any]:
         """See `equipoise.features.speech.Recogniser`."""
-        return {"name": "pocketsphinx", "arguments": {}, "pocketsphinx": version("pocketsphinx")}
+        return {"name": "pocketsphinx", "arguments": {}, "pocketsphinx": self._version}
 
     def transcribe(self, clip: Clip) -> Transcript | None:
         """The words, lower case without punctuation; None for a clip without audio or without a word.
@@ -44,25 +46,36 @@ class PocketSphinx:
         Raises:
             MediaError: the audio can't be decoded.
         """
-        words = []
+        decoder = make_decoder(maxhmmpf=3000, maxwpf=5)
+        words: list[Word] = []
         for start, samples in speech_windows(clip.audio(RATE), RATE):
-            words += decode(self._decoder, samples, start)
+            words += decode(decoder, samples, start)
         if not words:
             return None
         return Transcript(" ".join(word.text for word in words), tuple(words), "pocketsphinx", "recognised")
 
 
-def make_decoder(**settings: Any) -> Any:
-    """A decoder whose results depend on what it decodes alone.
+def sphinx_version() -> str:
+    """The version of PocketSphinx.
 
     Raises:
         ModuleNotFoundError: the extra ``speech`` is not installed.
     """
     try:
-        from pocketsphinx import Decoder
-    except ModuleNotFoundError:
+        return version("pocketsphinx")
+    except PackageNotFoundError:
         raise ModuleNotFoundError('PocketSphinx is not installed: pip install "equipoise[speech]"') from None
-    # By default the mean of the cepstrum is carried from one clip to the next.
+
+
+def make_decoder(**settings: Any) -> Any:
+    """A new decoder. Make one for each clip: what one has heard before changes what it hears.
+
+    Raises:
+        ModuleNotFoundError: the extra ``speech`` is not installed.
+    """
+    sphinx_version()
+    from pocketsphinx import Decoder
+
     return Decoder(loglevel="FATAL", cmn="batch", **settings)
 
 
@@ -87,6 +100,6 @@ def decode(decoder: Any, samples: npt.NDArray[np.float32], start: float = 0.0) -
     for found in decoder.seg():
         if found.word[0] not in "<[+":
             times = (found.start_frame / FRAMES - _PAUSE, (found.end_frame + 1) / FRAMES - _PAUSE)
-            first, last = (start + min(max(time, 0.0), end) for time in times)
+            first, last = (round(start + min(max(time, 0.0), end), 3) for time in times)
             words.append(Word(found.word.split("(")[0], first, last))
     return words
