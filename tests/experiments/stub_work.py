@@ -89,14 +89,14 @@ def lose_parent_once(store: Store, stub: Stub) -> dict[str, Any]:
     return found
 
 
-def wait_the_first_time(store: Store, stub: Stub) -> dict[str, Any]:
-    """Number 0 waits for a minute the first time, and has noted under which process."""
-    first = f"begun {stub.id}" not in noted(store)
+def wait_noting_parent(path: Path, store: Store, stub: Stub) -> dict[str, Any]:
+    """Numbers 0 and 1 wait for the file, and have noted in which process, and under which."""
     found = square(store, stub)
     parent = multiprocessing.parent_process()
-    if stub.number == 0 and first and parent is not None:
-        note(store, f"parent {parent.pid}")
-        time.sleep(60)
+    if stub.number < 2 and parent is not None:
+        note(store, f"parent {parent.pid} {os.getpid()} {stub.id}")
+        while not path.exists():
+            time.sleep(0.01)
     return found
 
 

@@ -24,7 +24,7 @@ from tests.experiments.stub_work import (
     square,
     square_of_one_folder,
     square_or_sleep,
-    wait_the_first_time,
+    wait_noting_parent,
 )
 
 from equipoise.data import synthetic
@@ -60,7 +60,7 @@ def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", name="cluster")
 def _cluster(elsewhere: Path) -> Iterator[Any]:
-    """A head that runs no cells, and two nodes of one CPU."""
+    """One node of one CPU, and this process as its driver."""
     here = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -69,9 +69,7 @@ def _cluster(elsewhere: Path) -> Iterator[Any]:
 
         os.chdir(elsewhere)
         try:
-            cluster = Cluster(True, head_node_args={**NODE, "num_cpus": 0, "_system_config": SETTINGS})
-            for _ in range(2):
-                cluster.add_node(**NODE)
+            cluster = Cluster(True, head_node_args={**NODE, "_system_config": SETTINGS})
         finally:
             os.chdir(here)
         with connected(2, cluster.address):  # once for all tests: a driver's processes load torch anew
@@ -126,26 +124,43 @@ def test_results_come_back_from_a_node_that_does_not_see_the_store(
     assert store.read(cells[0].id) == theirs.read(cells[0].id)  # not run again
 
 
-def test_a_node_that_is_lost_costs_its_cell_an_attempt(tmp_path: Path, cluster: Any) -> None:
-    store, cells = Store(tmp_path), [Stub(number) for number in range(4)]
-    lost = threading.Thread(target=_lose_node, args=(cluster, store))
-    lost.start()
-    run_cells(cells, partial(wait_the_first_time, store), store, jobs=2, engine="ray", address=cluster.address)
-    lost.join()
-    assert len(cluster.worker_nodes) == 2  # one lost, one added
+def test_a_node_that_joins_takes_part_and_one_that_is_lost_costs_its_cell_an_attempt(
+    tmp_path: Path, cluster: Any
+) -> None:
+    store, cells, lost = Store(tmp_path), [Stub(number) for number in range(4)], []
+    node = cluster.add_node(**NODE)
+    losing = threading.Thread(target=lambda: lost.append(_lose(node, cluster, store)))
+    losing.start()
+    work = partial(wait_noting_parent, tmp_path / "gate", store)
+    run_cells(cells, work, store, jobs=2, engine="ray", address=cluster.address)
+    losing.join()
+    assert lost[0] in {cells[0].id, cells[1].id}
     assert store.ids() == {cell.id for cell in cells}
     begun = [line for line in noted(store) if line.startswith("begun")]
-    assert sorted(begun) == sorted(f"begun {cells[i].id}" for i in (0, 0, 1, 2, 3))
+    assert sorted(begun) == sorted([f"begun {lost[0]}", *(f"begun {cell.id}" for cell in cells)])
 
 
-def _lose_node(cluster: Any, store: Store) -> None:
-    """Kill the node that runs number 0, with all its processes, and add another."""
-    while not (found := [line for line in noted(store) if line.startswith("parent")]):
+def _lose(node: Any, cluster: Any, store: Store) -> str:
+    """Kill a node with all its processes while two cells run; the id of the one that ran there."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    found: list[list[str]] = []
+    while len(found) < 2:
         time.sleep(0.02)
-    raylet = int(Path(f"/proc/{found[0].split()[1]}/stat").read_text().rpartition(")")[2].split()[1])
-    (node,) = [each for each in cluster.worker_nodes if each.all_processes["raylet"][0].process.pid == raylet]
+        found = [line.split()[1:] for line in noted(store) if line.startswith("parent")]
+    ((own, id),) = [(own, id) for process, own, id in found if _stat(process)[1] == str(raylet)]
     cluster.remove_node(node, allow_graceful=False)
-    cluster.add_node(**NODE)
+    while _stat(own)[0] not in "XZ":  # its own process ends with the node's; it must not see the gate before
+        time.sleep(0.02)
+    (store.root / "gate").touch()
+    return id
+
+
+def _stat(process: str) -> list[str]:
+    """State and parent; X for none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return ["X", ""]
 
 
 def test_a_cluster_of_its_own_is_on_loopback_and_gives_the_numbers_of_the_local_engine(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.cli.console import add_json_flag, print_json, print_table
+from equipoise.cli.engine import add_engine_flags, engine_held, jobs_of
 from equipoise.cli.tuning import Told, run_finals, run_trials, write_trials
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--metric", metavar="NAME", help="what is compared (accuracy, else mae)")
     parser.add_argument("--no-controls", action="store_true", help="train no controls")
     parser.add_argument("--out", metavar="DIR", help="where results and runs go (runs/compare, or runs/GRID)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (one a core; 1 on a GPU)")
+    add_engine_flags(parser)
     parser.add_argument("--merge", nargs="+", metavar="DIR", default=[], help="first take over the results of others")
     parser.add_argument("--retry-failed", action="store_true", help="run again what has failed before")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the estimated hours, run nothing")
@@ -78,9 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from equipoise.report.results import SHOWN
     from equipoise.training.arguments import unknown
 
-    jobs = default_jobs() if args.jobs is None else args.jobs
-    if jobs < 1:
-        raise ValueError(f"Parameter `--jobs` should be 1 or more. Found {jobs}.")
+    jobs = jobs_of(args)
     if args.metric is not None and args.metric not in SHOWN:
         raise ValueError(f"Parameter `--metric`: {unknown('metric', args.metric, SHOWN)}")
     grid = load_grid(args.grid, given(args))
@@ -121,13 +119,6 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
     if args.no_controls:
         found["controls"] = False
     return found | {"base": args.overrides}
-
-
-def default_jobs() -> int:
-    """One process a core; one on a GPU, which they would share."""
-    import torch
-
-    return 1 if torch.accelerator.is_available() else len(os.sched_getaffinity(0))
 
 
 def merge(store: Store, other: Path) -> None:
@@ -215,9 +206,11 @@ def compare(
         for cell in batch:
             if args.retry_failed or tuner is None:
                 store.forget(cell.id)
-        run_cells(batch, train_cells(store), store, jobs=clock.jobs, told=told)
+        run_cells(
+            batch, train_cells(store), store, jobs=clock.jobs, told=told, engine=args.engine, address=args.address
+        )
 
-    with grid_progress(cells, waiting, clock) as told:
+    with engine_held(args, clock.jobs), grid_progress(cells, waiting, clock) as told:
         if tuner is None:
             execute(waiting, told)
         else:

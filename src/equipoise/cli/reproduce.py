@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.cli.console import add_json_flag, print_json, print_table
+from equipoise.cli.engine import add_engine_flags, engine_held, jobs_of
 from equipoise.cli.reproduced import draw, marks_of, result_table, write
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows, by the start of their names (all)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds (those of the table)")
     parser.add_argument("--text", metavar="ENCODER", help="text encoder: a path, a name, `minilm`, or `none`")
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (one a core; 1 on a GPU)")
+    add_engine_flags(parser)
     parser.add_argument("--out", metavar="DIR", help="where results and runs go (runs/reproduce/NAME)")
     parser.add_argument("--retry-failed", action="store_true", help="run again what has failed before")
     parser.add_argument("--dry-run", action="store_true", help="print the runs and the estimated hours, run nothing")
@@ -53,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """List, explain, or run. Returns 1 where a run has failed."""
-    from equipoise.cli.compare import default_jobs, dry_run
+    from equipoise.cli.compare import dry_run
     from equipoise.experiments.clock import clock_of
     from equipoise.experiments.figures import gather
     from equipoise.experiments.reproduce import find_data, plan, tiny_data, waves
@@ -68,9 +69,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("`--scale tiny` runs on generated data. Leave out `--data`.")
     if not tiny and args.data is None:
         return explained(table, json=args.json)
-    jobs_at_once = default_jobs() if args.jobs is None else args.jobs
-    if jobs_at_once < 1:
-        raise ValueError(f"Parameter `--jobs` should be 1 or more. Found {jobs_at_once}.")
+    jobs_at_once = jobs_of(args)
     out = Path(args.out) if args.out else Path("runs") / "reproduce" / (f"{args.name}-tiny" if tiny else args.name)
     data = tiny_data(table, out / "data", args.on) if tiny else find_data(table, args.data, args.on)
     store = Store(out)
@@ -83,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
         if len(first) < len(cells) and not args.json:
             print(f"{len(cells) - len(first)} more runs learn from these, and are not in the estimate.")
         return code
-    execute(jobs, store, jobs_at_once, retry=args.retry_failed)
+    with engine_held(args, jobs_at_once):
+        execute(jobs, store, jobs_at_once, args)
     figures = gather(table, jobs)
     errors, marks = failures(jobs, store), marks_of(jobs)
     pictures = [str(path) for path in draw(table, jobs, out)]
@@ -150,7 +150,7 @@ def explained(table: Reproduction, *, json: bool) -> int:
     return 0
 
 
-def execute(jobs: Sequence[Job], store: Store, at_once: int, *, retry: bool) -> None:
+def execute(jobs: Sequence[Job], store: Store, at_once: int, args: argparse.Namespace) -> None:
     """Run what has no result, those that others learn from first."""
     from equipoise.cli.grid_progress import grid_progress
     from equipoise.experiments.clock import clock_of
@@ -159,14 +159,15 @@ def execute(jobs: Sequence[Job], store: Store, at_once: int, *, retry: bool) -> 
     from equipoise.experiments.train import train_cells
 
     for cells in waves(jobs):
-        if retry:
+        if args.retry_failed:
             for cell in cells:
                 store.forget(cell.id)
         waiting = [cell for cell in cells if not (store.done(cell.id) or store.failed(cell.id))]
         if not waiting:
             continue
         with grid_progress(cells, waiting, clock_of(store, cells, at_once)) as told:
-            run_cells(waiting, train_cells(store), store, jobs=at_once, told=told)
+            work = train_cells(store)
+            run_cells(waiting, work, store, jobs=at_once, told=told, engine=args.engine, address=args.address)
 
 
 def failures(jobs: Sequence[Job], store: Store) -> dict[str, str]:
