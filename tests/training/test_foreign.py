@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -116,8 +117,11 @@ def test_absent_modalities_are_zeros_that_no_padding_touches(data: Path, gated: 
     step = make_step(model, batch, nn.functional.l1_loss, needs={"predict"})
     assert step.logits is not None
     assert step.predict is not None
-    assert step.features is None
     assert step.unimodal is None
+    assert step.features is not None
+    text = model.get_submodule("model.text_encoder")(batch.inputs["text"])[0]  # [B, T, d]
+    frames = batch.masks["text"].unsqueeze(-1)
+    torch.testing.assert_close(step.features["text"], (text * frames).sum(1) / frames.sum(1))
     torch.testing.assert_close(step.predict(frozenset(dims)), step.logits)
     alone = {name: x if name == "text" else torch.zeros_like(x) for name, x in batch.inputs.items()}
     by_hand = model.model(**alone).squeeze(-1)  # type: ignore[operator]
@@ -180,6 +184,19 @@ def test_what_else_it_may_give() -> None:
     assert found.unimodal is not None
     assert found.unimodal["text"].tolist() == [6.0, 3.0]
     assert found.features["text"].shape == (2, 3)
+
+    def mean(self: nn.Module, text: Tensor, audio: Tensor) -> Tensor:
+        towers = cast(Any, self).encoders
+        said: Tensor = towers["text"](text).mean(1) + towers["audio"](audio[:, 0])
+        return said
+
+    torch.manual_seed(0)
+    towers = nn.ModuleDict({"text": nn.Linear(3, 1), "audio": nn.Linear(1, 1)})
+    seen = ForeignModel(small(mean, encoders=towers), dims={"text": 3, "audio": 1})(batch()).features
+    torch.testing.assert_close(seen["audio"], towers["audio"](batch().inputs["audio"][:, 0]))
+    text = towers["text"](torch.stack([torch.ones(3), torch.zeros(3)]))
+    torch.testing.assert_close(seen["text"], torch.stack([text[0], text[0]]))  # the padded frame doesn't count
+    assert ForeignModel(small(by_name, encoders=towers), dims={"text": 3, "audio": 1})(batch()).features == {}
 
     def wrong(self: nn.Module, text: Tensor, audio: Tensor) -> object:
         return text, audio

@@ -145,6 +145,11 @@ def _of_batch(
     finally:
         for hook in hooks:
             hook.remove()
+    if missing := [name for name in names if name not in outputs[-1].features]:
+        raise ValueError(
+            f"{type(net).__name__} gives no `features` of {', '.join(missing)}, which this reads: one vector `[B, d]` "
+            "of each modality in what it returns."
+        )
     found = {name: outputs[-1].features[name] for name in names}
     if pairs and len(names) > 2:
         for i, first in enumerate(names):

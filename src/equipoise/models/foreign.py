@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Normaliser
+from equipoise.layers import Normaliser, masked_mean
 from equipoise.models._inputs import check_stage, squeezed
 from equipoise.models.output import Output
 
@@ -29,7 +29,8 @@ class ForeignModel(nn.Module):
 
     What it gives: logits ``[B]``, ``[B, R]`` or ``[B, C]``, or a mapping with them as ``"logits"`` and, where it has
     them, ``"unimodal"`` (like logits, by modality) and ``"features"`` (``[B, d_m]``, by modality), for balancers that
-    need these.
+    need these. Where it gives no features, they are what its encoders returned: ``[B, d]``, or ``[B, T, d]`` averaged
+    over real frames, of a tuple the first; there are none if an encoder isn't one module or returns something else.
 
     An absent modality is one frame of zeros, and the model runs anew for each subset that is asked for: what its
     encoders found is not kept, as it is in the models of equipoise.
@@ -73,7 +74,7 @@ class ForeignModel(nn.Module):
             else:
                 inputs[name] = some.new_zeros(len(some), 1, dim)
                 masks[name] = torch.ones(len(some), 1, dtype=torch.bool, device=some.device)
-        found = self.model(**self._read(inputs, masks))
+        found, seen = self._observed(self._read(inputs, masks))
         given = found if isinstance(found, Mapping) else {"logits": found}
         logits = given.get("logits")
         if not isinstance(logits, Tensor) or set(given) - {"logits", "unimodal", "features"}:
@@ -84,7 +85,8 @@ class ForeignModel(nn.Module):
             )
         unimodal = given.get("unimodal")
         own = None if unimodal is None else {name: self._shaped(each) for name, each in unimodal.items()}
-        return Output(self._shaped(logits), own, dict(given.get("features") or {}))
+        features = dict(given.get("features") or _pooled(seen, masks))
+        return Output(self._shaped(logits), own, features)
 
     def forward(self, batch: Batch) -> Output:
         """``fuse(encode(batch))``."""
@@ -105,17 +107,36 @@ class ForeignModel(nn.Module):
         check_stage(stage)
         return Modalities(**{name: self._encoder(name) for name in self.dims})
 
+    def _observed(self, keywords: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """What the model returns, and each encoder that is one module."""
+        seen: dict[str, Any] = {}
+        hooks = [
+            encoder.register_forward_hook(lambda _, __, out, name=name: seen.__setitem__(name, out))
+            for name in self.dims
+            if (encoder := self._module(name)) is not None
+        ]
+        try:
+            return self.model(**keywords), seen
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def _encoder(self, name: str) -> nn.Module:
+        if (found := self._module(name)) is None:
+            raise ValueError(
+                f"{type(self.model).__name__} should say what is balanced for {name!r}: `encoders[{name!r}]`, a module "
+                f"`{name}`, `{name}_encoder` or `encoder_{name}`, or a method `modalities(stage)`. Found none."
+            )
+        return found
+
+    def _module(self, name: str) -> nn.Module | None:
         encoders = getattr(self.model, "encoders", {})
         if isinstance(encoders, nn.ModuleDict | Mapping) and name in encoders:
             return cast(nn.Module, encoders[name])
         for word in (name, f"{name}_encoder", f"encoder_{name}"):
             if isinstance(module := getattr(self.model, word, None), nn.Module):
                 return module
-        raise ValueError(
-            f"{type(self.model).__name__} should say what is balanced for {name!r}: `encoders[{name!r}]`, a module "
-            f"`{name}`, `{name}_encoder` or `encoder_{name}`, or a method `modalities(stage)`. Found none."
-        )
+        return None
 
     def _read(self, inputs: dict[str, Tensor], masks: dict[str, Tensor]) -> Mapping[str, Any]:
         if self._keywords is not None:
@@ -129,6 +150,23 @@ class ForeignModel(nn.Module):
 
     def _shaped(self, logits: Tensor) -> Tensor:
         return squeezed(logits) if logits.ndim == 2 and self.outputs == 1 else logits
+
+
+def _pooled(seen: Mapping[str, Any], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``{m: [B, d]}`` of what all encoders returned; empty if one of them returned no such thing."""
+    found: dict[str, Tensor] = {}
+    for name, mask in masks.items():
+        out = seen.get(name)
+        out = out[0] if isinstance(out, tuple) and out else out
+        if not isinstance(out, Tensor) or len(out) != len(mask):
+            return {}
+        if out.ndim == 3 and out.shape[:2] == mask.shape:
+            found[name] = masked_mean(out, mask)
+        elif out.ndim == 2:
+            found[name] = out
+        else:
+            return {}
+    return found
 
 
 def _keywords(model: nn.Module, names: tuple[str, ...]) -> tuple[str, ...] | None:
