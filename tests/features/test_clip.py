@@ -155,6 +155,14 @@ def test_a_segment_shows_the_pictures_of_the_whole(tmp_path: Path, name: str, vi
     np.testing.assert_allclose(times, (np.arange(25) + 0.5) / 25, atol=1e-9)
 
 
+@pytest.mark.parametrize(("name", "video"), [("a.mpg", "mpeg1video"), ("a.ts", "mpeg2video"), ("a.mp4", "libx264")])
+def test_a_segment_far_behind_the_last_key_frame_is_found(tmp_path: Path, name: str, video: str) -> None:
+    path = write_clip(tmp_path / name, pictures=map(square, range(300)), video_codec=video, key_every=250)
+    for start in (5, 9):
+        part = seen(open_clip(path, start=start, end=start + 0.4), 25)
+        assert part == [number % 16 for number in range(start * 25, start * 25 + 10)]
+
+
 @pytest.mark.parametrize("frame_rate", [10, Fraction(24000, 1001), Fraction(30000, 1001), 12.5, 50])
 @pytest.mark.parametrize("rate", [5.0, 10.0, 25.0])
 def test_pictures_come_at_one_rate_whatever_that_of_the_clip(tmp_path: Path, frame_rate: float, rate: float) -> None:
@@ -433,6 +441,13 @@ def test_a_header_that_claims_enormous_pictures_fills_no_memory(tmp_path: Path) 
     data[at : at + 8] = struct.pack("<ii", 60000, 60000)
     path.write_bytes(data)
     with pytest.raises(MediaError):
+        list(open_clip(path).pictures(5))
+
+
+def test_the_decoder_itself_refuses_enormous_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_clip(tmp_path / "a.mp4", pictures=map(square, range(5)))
+    monkeypatch.setattr("equipoise.features.container.MAX_PIXELS", 1000)
+    with pytest.raises(MediaError, match="nothing can be decoded"):
         list(open_clip(path).pictures(5))
 
 

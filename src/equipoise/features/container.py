@@ -38,7 +38,6 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         container = av.open(
             f"file:{path}",
             container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-            options={"max_pixels": str(MAX_PIXELS)},
             metadata_errors="replace",
         )
     except av.ArgumentError as error:  # what the list of formats lets not through
@@ -89,6 +88,13 @@ def video_stream(container: InputContainer) -> VideoStream | None:
         if track.codec_context is not None and not track.disposition & Disposition.attached_pic:
             return track  # type: ignore[return-value]
     return None
+
+
+def prepare(stream: AudioStream | VideoStream) -> None:
+    """Settings of the decoder, before its first frame."""
+    stream.codec_context.thread_count = 1  # clips are decoded side by side
+    if stream.type == "video":
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 def origin(container: InputContainer) -> float:

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from equipoise.features.clip import MediaError
-from equipoise.features.container import audio_stream, import_av, open_container, origin, reason, video_stream
+from equipoise.features.container import audio_stream, import_av, open_container, origin, prepare, reason, video_stream
 from equipoise.features.timestamps import Timestamps, may_jump
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _frames(clip: Clip, kind: Kind, target: float | None, problems: list[str]) -
         stream = audio_stream(container) if kind == "audio" else video_stream(container)
         if stream is None:  # `facts` saw one: the file has changed since
             raise MediaError(f"{clip.path} has lost its {kind} since it was opened.")
-        stream.codec_context.thread_count = 1  # clips are decoded side by side
+        prepare(stream)
         zero = origin(container)
         timestamps = Timestamps(may_jump(container.format.name))
         if target is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.features.clip import MediaError
-from equipoise.features.container import MAX_PIXELS, audio_stream, open_container, origin, video_stream
+from equipoise.features.container import MAX_PIXELS, audio_stream, open_container, origin, prepare, video_stream
 from equipoise.features.orientation import upright_rotation
 from equipoise.features.timestamps import Timestamps, may_jump
 
@@ -94,7 +94,7 @@ def _first_frames(container: InputContainer, stream: VideoStream) -> tuple[int, 
     """
     from av import FFmpegError
 
-    stream.codec_context.thread_count = 1
+    prepare(stream)
     rotation: int | None = None
     times = []
     try:
