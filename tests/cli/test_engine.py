@@ -7,15 +7,13 @@ import pytest
 from equipoise.cli.main import main
 
 
-@pytest.mark.parametrize(
-    "command", [["compare", "--data", "nowhere"], ["reproduce", "glomo.table4", "--scale", "tiny"]]
-)
+@pytest.mark.parametrize("command", ["compare --data nowhere", "reproduce glomo.table4 --scale tiny"])
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
         (["--address", "127.0.0.1:6379"], "Parameter `--address` is that of a Ray cluster. Add `--engine ray`."),
         (["--engine", "ray", "--jobs", "0"], "Parameter `--jobs` should be 1 or more. Found 0."),
-        (["--engine", "rey"], "argument --engine: invalid choice: 'rey'"),
+        (["--engine", "rey"], "unknown `rey`. Did you mean `ray`? Valid: local, ray."),
     ],
 )
 def test_contradictions_are_one_line_before_anything_runs(
