@@ -17,7 +17,7 @@ from equipoise.training.evaluate import predict
 from equipoise.training.run import load_run, run
 
 SMALL: dict[str, Any] = {
-    "n": 120,
+    "n": 80,
     "modalities": ("text", "audio"),
     "alone": {"text": 0.5, "audio": 0.1},
     "dims": {"text": 6, "audio": 5},
@@ -37,7 +37,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def config_of(data: Dataset, **given: Any) -> RunConfig:
     model = {"name": "LateFusion", "hidden": 4, "encoder": "mean"}
-    train = {"epochs": 2, "batch_size": 16, "lr": 0.01}
+    train = {"epochs": 1, "batch_size": 16, "lr": 0.01}
     return make_config({"data": str(data.path), "model": model, "train": train, "balancer": "ags", **given})
 
 
@@ -78,7 +78,7 @@ def test_of_values_the_ensemble_is_the_mean_and_a_second_call_trains_nothing(val
     rows = named(found)
     mixed = (said["alone-text"] + said["alone-audio"]) / 2
     assert rows["ensemble"].metrics["mae"] == pytest.approx(np.abs(mixed - target).mean(), rel=1e-5)
-    assert rows["ensemble"].epochs == 4
+    assert rows["ensemble"].epochs == 2
     ours = -np.abs(column(tmp_path / "predictions.csv", "prediction") - target)
     for name, theirs in (("text alone", said["alone-text"]), ("unbalanced", said["unbalanced"]), ("ensemble", mixed)):
         error = -np.abs(theirs - target)

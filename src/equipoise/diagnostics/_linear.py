@@ -19,6 +19,7 @@ Targets = npt.NDArray[Any]
 Predict = Callable[[Floats], Floats]
 
 PENALTIES = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001)
+_BLOCK = 2**16  # samples looked at together, so that memory stays flat
 _IMPOSSIBLE = -30.0  # the logit of a class without a sample to learn from, below any other
 
 
@@ -76,17 +77,18 @@ def score(
     member = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     sums, counts = np.bincount(member, weights=each), np.bincount(member)
     even = np.full(len(counts), 1 / len(counts))
+    block = max(1, _BLOCK // n)
     drawn = np.empty(resamples)
-    for number in range(resamples):
-        times = random.multinomial(len(counts), even)
-        drawn[number] = times @ sums / (times @ counts)
+    for start in range(0, resamples, block):
+        times = random.multinomial(len(counts), even, size=min(block, resamples - start))
+        drawn[start : start + block] = times @ sums / (times @ counts)
     low, high = np.quantile(drawn, [0.025, 0.975])
     by_chance = np.empty(permutations)
-    for number in range(permutations):
-        ours, theirs = np.arange(n), random.permutation(n)
-        if groups is not None:
-            ours, theirs = _by_group(member, random), np.roll(_by_group(member, random), random.integers(n))
-        by_chance[number] = points(metric, outputs[ours], target, theirs).mean()
+    for start in range(0, permutations, block):
+        pairs = [_pairing(member, groups is None, random) for _ in range(min(block, permutations - start))]
+        ours, theirs = (np.concatenate(each) for each in zip(*pairs, strict=True))
+        each_time = points(metric, outputs[ours], target, theirs).reshape(len(pairs), n)
+        by_chance[start : start + block] = each_time.mean(axis=1)
     value = float(each.mean())
     p = float((1 + (by_chance >= value - 1e-12).sum()) / (1 + permutations))
     known = None if groups is None else len(counts)
@@ -113,6 +115,16 @@ def standardised(parts: Sequence[Floats], *, together: bool = False) -> list[Flo
     kept = std > 1e-9 * np.abs(mean)
     unit = np.sqrt(np.square(std[kept]).mean()) if together and kept.any() else std[kept]
     return [(part[:, kept] - mean[kept]) / unit for part in parts]
+
+
+def _pairing(
+    member: npt.NDArray[Any], exchangeable: bool, random: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Whose outputs are laid against whose targets, by chance."""
+    n = len(member)
+    if exchangeable:
+        return np.arange(n), random.permutation(n)
+    return _by_group(member, random), np.roll(_by_group(member, random), random.integers(n))
 
 
 def _by_group(member: npt.NDArray[Any], random: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -45,7 +45,7 @@ svg { display: block; width: 100%; max-width: 34rem; height: auto; }
   --point: #0072b2; --mark: #b34a00; --k0: #0072b2; --k1: #d55e00; --k2: #009e73; --k3: #cc79a7; --k4: #b8860b;
   --k5: #3a9bd9; --k6: #7a4b9d; --k7: #555555; } body { padding: 0; max-width: none; font-size: 10pt; }
   h2, .note { break-after: avoid; } figure, tr { break-inside: avoid; } .table { overflow: visible; }
-  th, td { padding-right: .5rem; font-size: 8pt; } td.number, tbody th { white-space: normal; }
+  th, td { padding-right: .35rem; font-size: 7.5pt; } td.number, tbody th { white-space: normal; }
   svg { max-width: 26rem; } }
 """
 
