@@ -8,12 +8,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq -
 # Tests run side by side, so each keeps to one thread; a model hub out of reach must not cost a timeout.
 ONE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 NO_MKDOCS_2_WARNING=1
 
-.PHONY: help demo test lint types floors docs check format clean
+.PHONY: help demo test lint types floors docs check reproductions format clean
 .NOTPARALLEL:
 
 help:
 	@echo "make demo    train a plain and a balanced model on built-in synthetic data, and compare them"
 	@echo "make test    every check: style, types, floors, docs, tests (each also alone: lint types floors docs check)"
+	@echo "make reproductions  every table and figure of the papers at the tiny scale (an hour or more)"
 	@echo "make format  put the code into the house style"
 	@echo "make clean   remove the virtual environment and what tools left behind"
 
@@ -38,6 +39,9 @@ docs: $(VENV)/.dev
 
 check: $(VENV)/.dev
 	$(ONE) $(BIN)/pytest -n $(WORKERS)
+
+reproductions: $(VENV)/.dev
+	EQUIPOISE_REPRODUCTIONS=all $(ONE) $(BIN)/pytest tests/experiments/test_reproductions.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
