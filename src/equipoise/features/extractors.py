@@ -14,6 +14,7 @@ EXTRACTORS: dict[str, tuple[str, str, str]] = {
     "mfcc": ("audio", "mfcc", "Mfcc"),
     "egemaps": ("audio", "egemaps", "Egemaps"),
     "face-boxes": ("vision", "face_boxes", "FaceBoxes"),
+    "face-mesh": ("vision", "face_mesh", "FaceMesh"),
 }
 
 
