@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +69,15 @@ def _image(clip: Clip, frame: Any, longest_side: int | None) -> npt.NDArray[np.u
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     # Area averaging leaves no aliasing; it is for making smaller alone.
     how = "AREA" if shrink < 1 else "BICUBIC"
-    rgb = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation=how).to_ndarray()
+    rgb = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation=how, **_one_thread()).to_ndarray()
     image = turn(rgb, display_matrix(frame))
     image.flags.writeable = False  # it may be shown again
     return image
+
+
+@lru_cache(maxsize=1)
+def _one_thread() -> dict[str, int]:
+    """Clips are decoded side by side. From version 17 PyAV starts a thread a core for every picture, if not told."""
+    import av
+
+    return {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
