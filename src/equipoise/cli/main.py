@@ -156,7 +156,8 @@ def _fail(message: str, code: int, traced: bool = False) -> int:
 
 
 def _stopped(arguments: Sequence[str]) -> str:
-    if arguments[:1] in (["compare"], ["reproduce"], ["extract"]):
+    kept = arguments[:1] == ["predict"] and "--to" in arguments
+    if kept or arguments[:1] in (["compare"], ["reproduce"], ["extract"]):
         return "stopped. The same command goes on where it was."
     if arguments[:1] != ["train"]:
         return "stopped."
