@@ -95,7 +95,7 @@ class Clip:
 
         Channels become one by the weights of ITU-R BS.775 (centre 1, left and right 0.71, surround 0.5, no LFE), which
         sum to 1. The sample rate is changed by one polyphase filter (Kaiser, 80 dB) for all formats. A segment gives
-        exactly the samples that the whole clip has there, as far as the codec can seek exactly.
+        the samples that the whole clip has there, up to the rounding of its timestamps (1 ms in WebM).
 
         Args:
             rate: samples a second.
