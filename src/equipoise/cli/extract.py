@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.cli.arguments import pairs
 from equipoise.cli.console import add_json_flag, print_json, print_table
+from equipoise.cli.engine import add_engine_flags, jobs_of
 
 if TYPE_CHECKING:
     from equipoise.extraction.dataset import Extraction
@@ -77,7 +78,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--label-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="label bounds")
     parser.add_argument("--scale", choices=("mosi", "sims"), help="labels in [-3, 3] (mosi) or [-1, 1] (sims)")
     parser.add_argument("--cache", metavar="DIR", help="where features of single clips are kept (OUT.clips)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (one a core)")
+    add_engine_flags(parser)
+    parser.set_defaults(dry_run=False)
     parser.add_argument("--limit", type=float, default=3600.0, metavar="SECONDS", help="most time for one clip (3600)")
     parser.add_argument("--retry-failed", action="store_true", help="try clips again that have failed before")
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
@@ -89,7 +91,9 @@ def run(args: argparse.Namespace) -> int:
     from equipoise.cli.extract_progress import extract_progress
     from equipoise.extraction.dataset import extract_dataset
 
-    labels, recipe = _labels(args), _recipe(args)
+    labels, recipe, jobs = _labels(args), _recipe(args), jobs_of(args)
+    if args.jobs is None and args.engine == "local":
+        jobs = len(os.sched_getaffinity(0))  # extraction leaves a GPU alone
     found = extract_dataset(
         labels,
         args.out,
@@ -100,7 +104,9 @@ def run(args: argparse.Namespace) -> int:
         split_by=args.split_by,
         fractions=args.fractions,
         seed=args.seed,
-        jobs=len(os.sched_getaffinity(0)) if args.jobs is None else args.jobs,
+        jobs=jobs,
+        engine=args.engine,
+        address=args.address,
         limit_seconds=args.limit,
         retry_failed=args.retry_failed,
         overwrite=args.overwrite,
