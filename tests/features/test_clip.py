@@ -267,6 +267,12 @@ def test_audio_that_starts_late_begins_with_silence(tmp_path: Path) -> None:
     assert len(sound) == pytest.approx(28000, abs=20)
 
 
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_the_padding_of_a_codec_is_no_part_of_the_sound(tmp_path: Path, rate: int) -> None:
+    path = write_clip(tmp_path / "a.mp4", audio=tone(1.03, rate), rate=rate, pictures=map(square, range(50)))
+    assert len(heard(open_clip(path))) == round(1.03 * 16000)
+
+
 def test_a_hole_in_the_audio_is_filled_with_silence(tmp_path: Path) -> None:
     import av
 
