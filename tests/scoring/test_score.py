@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -178,6 +179,9 @@ def test_notes_of_the_clip_come_first(bert: Path) -> None:
     (score,) = score_clips(model, info, [random_clip(1, notes=("the file is cut off",), text="a " * 40)])
     assert score.notes[0] == "the file is cut off"
     assert "longer than the 16 tokens" in score.notes[1]
+    faces = replace(random_clip(1).streams["vision"], notes=("no face in 3 of 6 pictures",))
+    lost = replace(random_clip(1), streams={"vision": faces})
+    assert "vision: no face in 3 of 6 pictures" in score_clips(model, info, [lost])[0].notes
 
 
 def test_several_targets_have_names_and_intervals_of_their_own() -> None:

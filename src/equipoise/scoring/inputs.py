@@ -24,7 +24,7 @@ class ClipInputs:
     Attributes:
         arrays: ``{m: [T, d]}`` features or ``{m: [T]}`` token ids, in the model's order.
         missing: ``{m: reason}`` of the others, and of text where it is empty.
-        notes: where they are unlike those of training.
+        notes: of the streams, and where they are unlike those of training.
         error: why the clip can't be scored; empty where it can.
     """
 
@@ -111,6 +111,7 @@ def _of_clip(
             missing[name] = clip.streams[name].absent
         else:
             arrays[name] = clip.streams[name].values
+            notes += [f"{name}: {note}" for note in clip.streams[name].notes]
             if arrays[name].shape[1] != about.dim:
                 found = f"{arrays[name].shape[1]} wide, and the model reads {about.dim}: they are other features"
                 return ClipInputs({}, {}, (), f"Modality {name} is {found}.")

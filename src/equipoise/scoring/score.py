@@ -146,7 +146,7 @@ def score_clips(
         reader = text_reader(info)
     inputs = clip_inputs(info, clips, reader, only)
     scores = [
-        ClipScore(clip.id, end=clip.duration, missing=each.missing, error=each.error)
+        ClipScore(clip.id, end=clip.duration, missing=each.missing, notes=clip.notes, error=each.error)
         for clip, each in zip(clips, inputs, strict=True)
     ]
     groups: dict[tuple[str, ...], list[int]] = {}
