@@ -85,7 +85,7 @@ def test_json_has_the_same(folder: Path, capsys: pytest.CaptureFixture[str], tmp
         (["--sound.bins", "3"], "Unknown part of an extraction `sound`"),
         (["--labels", "gone.csv"], "gone.csv: no such file"),
         (["--map", "label"], "`--map` takes NAME=VALUE. Found 'label'."),
-        (["--jobs", "0"], "Parameter `jobs` should be 1 or more"),
+        (["--jobs", "0"], "Parameter `--jobs` should be 1 or more"),
         (["--scale", "sims"], "labels.csv: Parameter `labels` should lie in [-1, 1]"),
         (["--align", "words", "--text", "none"], "words need transcripts"),
         (["--speech", "sphinks"], "Unknown recogniser `sphinks`"),

@@ -10,6 +10,8 @@ from equipoise.cli.list import METRICS, paper, summary
 from equipoise.cli.main import main
 from equipoise.data.importers import FORMATS
 from equipoise.data.shapes import SHAPES
+from equipoise.features.extractors import EXTRACTORS
+from equipoise.features.speech import RECOGNISERS
 from equipoise.metrics import evaluate_metrics
 from equipoise.models import MODELS
 from equipoise.training.presets import PRESETS
@@ -25,11 +27,11 @@ def test_all_names_everything_there_is(capsys: pytest.CaptureFixture[str]) -> No
     found = {kind: [row["name"] for row in rows] for kind, rows in listed(capsys, "all").items()}
     assert found == {
         "presets": list(PRESETS), "models": list(MODELS), "balancers": list(BALANCERS), "metrics": list(METRICS),
-        "formats": list(FORMATS), "shapes": list(SHAPES),
+        "formats": list(FORMATS), "shapes": list(SHAPES), "extractors": [*EXTRACTORS, *RECOGNISERS],
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["models", "balancers", "metrics", "formats", "shapes"])
+@pytest.mark.parametrize("kind", ["models", "balancers", "metrics", "formats", "shapes", "extractors"])
 def test_every_name_comes_with_a_line(capsys: pytest.CaptureFixture[str], kind: str) -> None:
     for row in listed(capsys, kind)[kind]:
         what = row.get("what it is") or row.get("what it does") or ""
@@ -51,6 +53,12 @@ def test_a_balancer_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> No
     needs = {row["name"]: row["needs"] for row in listed(capsys, "balancers")["balancers"]}
     assert needs["ags"] == "gradients only"
     assert needs["agm"] == "logits, predict, target"
+
+
+def test_an_extractor_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {row["name"]: row for row in listed(capsys, "extractors")["extractors"]}
+    assert (rows["log-mel"]["part"], rows["log-mel"]["arguments"]) == ("audio", "rate, bins, low, high")
+    assert (rows["pocketsphinx"]["part"], rows["pocketsphinx"]["arguments"]) == ("speech", "-")
 
 
 def test_the_metrics_are_those_a_run_reports() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import re
 
 from equipoise.cli.console import add_json_flag, print_json, print_table
 from equipoise.report.tables import Table, to_records
 
-KINDS = ("presets", "models", "balancers", "metrics", "formats", "shapes")
+KINDS = ("presets", "models", "balancers", "metrics", "formats", "shapes", "extractors")
 METRICS = {
     "mae": "mean absolute error, on raw predictions",
     "corr": "Pearson correlation, on raw predictions",
@@ -34,8 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "list",
-        help="names of presets, models, balancers, metrics, dataset formats and shapes",
-        description="Names of presets, models, balancers, metrics, dataset formats and shapes.",
+        help="names of presets, models, balancers, metrics, dataset formats, shapes and extractors",
+        description="Names of presets, models, balancers, metrics, dataset formats, shapes and extractors.",
     )
     parser.add_argument("kind", nargs="?", default="all", choices=[*KINDS, "all"], help="what to list (all)")
     add_json_flag(parser)
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Print one table a kind."""
     builders = {
         "presets": presets, "models": models, "balancers": balancers, "metrics": metrics, "formats": formats,
-        "shapes": shapes,
+        "shapes": shapes, "extractors": extractors,
     }  # fmt: skip
     kinds = KINDS if args.kind == "all" else (args.kind,)
     tables = {kind: builders[kind]() for kind in kinds}
@@ -122,6 +123,22 @@ def shapes() -> Table:
         rows.append((name, widths, samples, f"{shape.classes} classes" if shape.classes else shape.scale, shape.source))
     columns = ("name", "frames, at most", "samples", "labels", "what it is")
     return Table("Shapes (equipoise data generate --shape NAME --to DIR)", columns, tuple(rows))
+
+
+def extractors() -> Table:
+    """Everything that makes features or words of clips."""
+    from equipoise.features.extractors import EXTRACTORS
+    from equipoise.features.speech import RECOGNISERS
+
+    found = dict(EXTRACTORS)
+    found |= {name: ("speech", *where) for name, where in RECOGNISERS.items()}
+    rows = []
+    for name, (part, module, cls) in found.items():
+        what = getattr(importlib.import_module(f"equipoise.features.{module}"), cls)
+        arguments = ", ".join(inspect.signature(what).parameters)
+        rows.append((name, part, summary(what), arguments or "-"))
+    columns = ("name", "part", "what it is", "arguments")
+    return Table("Extractors (equipoise extract --PART NAME, --PART.ARGUMENT VALUE)", columns, tuple(rows))
 
 
 def summary(found: object) -> str:

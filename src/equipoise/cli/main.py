@@ -33,7 +33,7 @@ COMMANDS = {
     "predict": "score clips with a saved model",
     "serve": "a page and a JSON API that score clips",
     "data": "import, generate, describe, verify and split datasets",
-    "list": "names of presets, models, balancers, metrics, dataset formats and shapes",
+    "list": "names of presets, models, balancers, metrics, dataset formats, shapes and extractors",
 }
 CONFIGURED = ("train", "compare", "reproduce", "extract")  # they take dotted flags: settings of configs, of extractors
 BAD_INPUT = 2
