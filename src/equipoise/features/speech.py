@@ -13,6 +13,7 @@ from equipoise.features.transcript import Transcript
 # name: (module, class). A recogniser of your own is added here, or passed as an object.
 RECOGNISERS: dict[str, tuple[str, str]] = {
     "pocketsphinx": ("sphinx", "PocketSphinx"),
+    "whisper": ("whisper", "Whisper"),
 }
 
 
