@@ -67,7 +67,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["list", "modles"],
             "unknown `modles`. Did you mean `models`? Valid: presets, models, balancers, metrics, formats, shapes, "
-            "all. See `equipoise list --help`.",
+            "extractors, all. See `equipoise list --help`.",
         ),
         (["evaluate"], "the following arguments are required: RUN_DIR. See `equipoise evaluate --help`."),
         (["train", "a.yaml", "b.yaml"], "unknown argument `b.yaml`. See `equipoise train --help`."),
