@@ -10,7 +10,7 @@ from equipoise.features.transcript import Word
 _TIME = r"(?:(\d+):)?([0-5]?\d):([0-5]?\d)[.,](\d{1,3})"
 _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}")
 _INLINE = re.compile(rf"<{_TIME}>")
-_MARKUP = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+_MARKUP = re.compile(r"<[^<>]*>|\{\\[^}]*\}")
 
 
 def parse_captions(text: str) -> list[Word]:

@@ -66,7 +66,8 @@ def describe_face(points: Points, width: int, height: int) -> Row:
 
     Args:
         points: ``[478, 3]`` in pixels: to the right, down, and away from the camera, on one scale.
-        width, height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
 
     Returns:
         ``[29]``.
