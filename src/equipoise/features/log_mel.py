@@ -18,7 +18,8 @@ class LogMel:
     Args:
         rate: frames a second of the result, a divisor of 100.
         bins: bands.
-        low, high: Hz at which the first band begins and the last one ends.
+        low: Hz at which the first band begins.
+        high: Hz at which the last one ends.
 
     Raises:
         ValueError: a rate that is no divisor of 100, or bands that can't be.

@@ -33,7 +33,8 @@ class Mfcc:
         coefficients: how many.
         deltas: 0 for coefficients alone, 1 with slopes, 2 with slopes of slopes too.
         bins: bands of the mel scale.
-        low, high: Hz at which the first band begins and the last one ends.
+        low: Hz at which the first band begins.
+        high: Hz at which the last one ends.
 
     Raises:
         ValueError: a rate that is no divisor of 100, more coefficients than bands, or bands that can't be.
