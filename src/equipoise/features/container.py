@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,10 +41,10 @@ def open_container(path: Path) -> Iterator[InputContainer]:
             container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
             metadata_errors="replace",
         )
-    except av.ArgumentError as error:  # what the list of formats lets not through
-        raise MediaError(f"{path} is in none of the formats that are read as audio or video.") from error
     except (av.FFmpegError, OSError) as error:
-        raise MediaError(f"{path} can't be opened as audio or video: {reason(error)}.") from error
+        # What the list of formats lets not through is an argument that is refused.
+        why = "its format is none of those that are read" if error.errno == errno.EINVAL else reason(error)
+        raise MediaError(f"{path} can't be opened as audio or video: {why}.") from error
     with container:
         yield container
 
