@@ -73,17 +73,19 @@ def run(args: argparse.Namespace) -> int:
     token = args.token or given or (None if loopback else secrets.token_urlsafe(24))
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
         raise ValueError("The token should be printable ASCII without spaces.")
-    listener = listen(args.host, args.port)
-    scorer = Scorer(args.model)
-    print(f"equipoise: {args.model}, {', '.join(scorer.info.modalities)}; loading what decodes ...", file=sys.stderr)
+    with listen(args.host, args.port) as listener:
+        scorer = Scorer(args.model)
+        print(
+            f"equipoise: {args.model}, {', '.join(scorer.info.modalities)}; loading what decodes ...", file=sys.stderr
+        )
 
-    def ready(service: Service, stop: Callable[[], None]) -> None:
-        _greet(listener.getsockname(), args.host, token, made_up=token not in (args.token, given, None))
-        for what, holds in service.confined.items():
-            if not holds:
-                print(f"equipoise: warning: {_MISSING[what]}", file=sys.stderr)
+        def ready(service: Service, stop: Callable[[], None]) -> None:
+            _greet(listener.getsockname(), args.host, token, made_up=token not in (args.token, given, None))
+            for what, holds in service.confined.items():
+                if not holds:
+                    print(f"equipoise: warning: {_MISSING[what]}", file=sys.stderr)
 
-    serve(scorer, listener, limits=limits, token=token, loopback=loopback, scratch=args.scratch, ready=ready)
+        serve(scorer, listener, limits=limits, token=token, loopback=loopback, scratch=args.scratch, ready=ready)
     return 0
 
 

@@ -131,7 +131,7 @@ class Service:
             try:
                 clip = await self._decoded(job)
             except Refused as error:
-                self._end(job, Problem(error.code, f"This clip can't be scored: {error}.", 422))
+                self._end(job, Problem(error.code, f"This clip can't be scored: {str(error).rstrip('.')}.", 422))
             except Exception as error:
                 self._end(job, Problem("server", " ".join(str(error).split())[:500], 500))
             else:

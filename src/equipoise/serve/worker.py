@@ -15,7 +15,13 @@ from equipoise.serve.limits import MEBIBYTE
 from equipoise.serve.wire import pack
 
 # PyTorch, OpenCV and the loader of libraries have no class of their own for it.
-_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "Insufficient memory", "failed to map segment")
+_NO_MEMORY = (
+    "can't allocate memory",
+    "Resource temporarily unavailable",
+    "Cannot allocate memory",
+    "Insufficient memory",
+    "failed to map segment",
+)
 _FILE_BYTES = 64 * MEBIBYTE  # extractors write no files of their own; libraries may keep small ones
 
 

@@ -148,7 +148,9 @@ async function startRecording(withVideo) {
   const made = await recording.file;
   recording = null;
   part("studio").hidden = true;
-  choose(made);
+  const empty = made.size < 500; // a header alone
+  choose(empty ? null : made);
+  if (empty) tell("The browser recorded nothing.");
 }
 
 part("ask").addEventListener("submit", score);
