@@ -119,16 +119,12 @@ def _scan(path: Path) -> tuple[float, int]:
     tracks: dict[int, Timestamps] = {}
     with open_container(path) as container:
         zero = origin(container)
-        video = video_stream(container)
-        frame = 1 / float(video.average_rate) if video is not None and video.average_rate else 0.0
         jumping = may_jump(container.format.name)
         try:
             for packet in container.demux():
                 if packet.pts is None or packet.time_base is None or packet.stream.type not in ("audio", "video"):
                     continue
-                # The demuxer of MPEG gives half a frame's duration.
                 length = float((packet.duration or 0) * packet.time_base)
-                length = max(length, frame) if packet.stream.type == "video" else length
                 track = tracks.setdefault(packet.stream.index, Timestamps(jumping))
                 last = max(last, track.steady(float(packet.pts * packet.time_base) - zero) + length)
         except FFmpegError:
