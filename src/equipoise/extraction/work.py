@@ -17,12 +17,10 @@ import numpy.typing as npt
 from equipoise.experiments.store import Store
 from equipoise.extraction.clip_features import extract_clip
 from equipoise.extraction.contents import Contents, code_digest
-from equipoise.extraction.extracted import ExtractedClip
 from equipoise.extraction.labels import LabelledClip
 from equipoise.extraction.recipe import Recipe
 from equipoise.features.sidecar import find_sidecar
 from equipoise.features.stream import FeatureStream
-from equipoise.features.transcript import Transcript, Word
 from equipoise.training.files import named, sync_folder
 
 
@@ -117,32 +115,18 @@ def do_work(store: Store, work: ClipWork) -> dict[str, Any]:
     }
 
 
-def read_clip(store: Store, id: str, result: Mapping[str, Any], name: str) -> ExtractedClip:
-    """What `do_work` left.
+def read_stream(store: Store, id: str, name: str, about: Mapping[str, Any]) -> FeatureStream:
+    """One stream that `do_work` left.
 
     Args:
         store: where it was done.
         id: of the work.
-        result: what it returned.
-        name: of the clip in tables.
+        name: of the modality.
+        about: what the result says of the stream.
 
     Raises:
         FileNotFoundError: the features are gone, or lie on the disk of another machine.
     """
-    said = result["transcript"]
-    words = said and said["words"] and tuple(Word(**word) for word in said["words"])
-    return ExtractedClip(
-        id=name,
-        streams={key: read_stream(store, id, key, each) for key, each in result["streams"].items()},
-        transcript=None if said is None else Transcript(**{**said, "words": words or None}),
-        duration=float(result["duration"]),
-        facts=dict(result["facts"]),
-        notes=tuple(result["notes"]),
-    )
-
-
-def read_stream(store: Store, id: str, name: str, about: Mapping[str, Any]) -> FeatureStream:
-    """One stream of `read_clip`; ``about`` is what the result says of it."""
     folder = store.run_dir(id)
     try:
         values = np.load(folder / f"{name}.npy", allow_pickle=False)
