@@ -18,8 +18,8 @@ from equipoise.training.checkpoint import has_checkpoint, load_checkpoint
 from equipoise.training.config import RunConfig, dump_config, load_config
 from equipoise.training.evaluate import evaluate
 from equipoise.training.files import replace_file
-from equipoise.training.kept_epochs import epoch_keeper
 from equipoise.training.foreign import SOURCE, is_foreign, keep_source
+from equipoise.training.kept_epochs import epoch_keeper
 from equipoise.training.log import TABLES
 from equipoise.training.loop import fit
 from equipoise.training.prepare import (
