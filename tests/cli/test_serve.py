@@ -1,8 +1,17 @@
 from __future__ import annotations
 
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import pytest
+from tests.serve.models import save_model, sound_recipe
 
 from equipoise.cli.main import main
 
@@ -33,3 +42,26 @@ def test_an_address_that_is_taken_and_a_model_that_is_not_there(capsys: pytest.C
     assert "in use" in capsys.readouterr().err
     assert main(["serve", "nowhere", "--port", "0"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_it_says_where_it_is_answers_and_leaves_nothing_when_terminated(tmp_path: Path) -> None:
+    model = save_model(tmp_path, sound_recipe())
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "equipoise", "serve", str(model), "--port", "0", "--scratch", str(scratch)]
+    environment = {**os.environ, "EQUIPOISE_TOKEN": "secret"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        address = re.fullmatch(r"equipoise: (http://127\.0\.0\.1:\d+/)\n", process.stdout.readline())
+        assert address is not None
+        with urllib.request.urlopen(f"{address[1]}health") as answer:
+            assert answer.status == 200
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{address[1]}api/model")
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert "Traceback" not in said
+    assert list(scratch.iterdir()) == []
