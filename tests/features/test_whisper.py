@@ -67,11 +67,16 @@ def test_nothing_said_is_no_transcript(model: Path, tmp_path: Path) -> None:
     assert recogniser.transcribe(open_clip(mute)) is None
 
 
-def test_settings_name_the_weights(model: Path) -> None:
+def test_settings_name_the_weights_wherever_they_lie(model: Path, tmp_path: Path) -> None:
     settings = make_recogniser("whisper", path=str(model)).settings()
-    assert speech_from_settings(settings).settings() == settings
-    with pytest.raises(ValueError, match=r"made with `weights = '00'` of whisper"):
-        speech_from_settings({**settings, "weights": "00"})
+    assert str(model.parent) not in json.dumps(settings)
+    assert (settings["model"], settings["arguments"]) == (model.name, {"language": None})
+    moved = shutil.copytree(model, tmp_path / "elsewhere" / "renamed")
+    assert speech_from_settings(settings, [moved]).settings() == {**settings, "model": "renamed"}
+    with pytest.raises(FileNotFoundError, match="Found other weights of that name"):
+        speech_from_settings({**settings, "weights": "00"}, [model.parent])
+    with pytest.raises(ValueError, match=r"made with `transformers = '0\.1'` of whisper"):
+        speech_from_settings({**settings, "transformers": "0.1"}, [model])
 
 
 def test_folders_that_hold_no_model_are_refused(model: Path, tmp_path: Path) -> None:

@@ -12,6 +12,17 @@ from typing import Any
 from equipoise.report.tables import Table, to_plain, to_rich
 
 
+def add_models_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--models``, which may be given several times."""
+    parser.add_argument(
+        "--models",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where the models of recognisers and extractors lie that are told by a path (EQUIPOISE_MODELS)",
+    )
+
+
 def add_json_flag(parser: argparse.ArgumentParser) -> None:
     """Add `--json`, the same on everything that prints a table."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -91,13 +91,14 @@ def run(args: argparse.Namespace) -> int:
     from equipoise.cli.extract_progress import extract_progress
     from equipoise.extraction.dataset import extract_dataset
 
-    labels, recipe, jobs = _labels(args), _recipe(args), jobs_of(args)
+    labels, (recipe, models), jobs = _labels(args), _recipe(args), jobs_of(args)
     if args.jobs is None and args.engine == "local":
         jobs = len(os.sched_getaffinity(0))  # extraction leaves a GPU alone
     found = extract_dataset(
         labels,
         args.out,
         recipe,
+        models=models,
         cache=args.cache,
         name=args.name,
         sidecar=args.text in ("any", "sidecar"),
@@ -137,21 +138,24 @@ def _labels(args: argparse.Namespace) -> ClipLabels:
     return labels
 
 
-def _recipe(args: argparse.Namespace) -> Recipe:
-    from equipoise.extraction.choose import choose_recipe
+def _recipe(args: argparse.Namespace) -> tuple[Recipe, tuple[str, ...]]:
+    """How clips become features, and where the models for it lie."""
+    from equipoise.extraction.choose import choose_recipe, model_paths
 
     arguments: dict[str, dict[str, Any]] = {}
     for key, value in args.overrides.items():
         part, _, name = key.partition(".")
         arguments.setdefault(part, {})[name] = value
-    return choose_recipe(
+    speech = None if args.speech == "none" else args.speech
+    recipe = choose_recipe(
         audio=None if args.audio == "none" else args.audio,
         vision=None if args.vision == "none" else args.vision,
-        speech=None if args.speech == "none" else args.speech,
+        speech=speech,
         text=args.text != "none",
         align=args.align,
         arguments=arguments,
     )
+    return recipe, model_paths(speech, arguments)
 
 
 def _show(found: Extraction, labels: ClipLabels, args: argparse.Namespace) -> None:

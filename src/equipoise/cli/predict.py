@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from equipoise.cli.console import add_json_flag, print_json, print_table
+from equipoise.cli.console import add_json_flag, add_models_flag, print_json, print_table
 
 if TYPE_CHECKING:
     from equipoise.scoring.predict import FileWork, Request
@@ -50,6 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--level", type=float, default=0.9, metavar="P", help="probability of intervals (0.9)")
     parser.add_argument("--words", action="store_true", help="also the weight of each word, for --json and .json")
     parser.add_argument("--to", metavar="FILE", help="also write the scores: .csv, .json or .parquet")
+    add_models_flag(parser)
     parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (one a core)")
     add_json_flag(parser)
 
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         have = ", ".join(scorer.info.modalities)
         raise ValueError(f"Parameter `--only` should name modalities of the model, {have}. Found {', '.join(unknown)}.")
     if paths:
-        scores = score_paths(scorer, folder, paths, request, to, args.jobs)
+        scores = score_paths(scorer, folder, paths, request, to, args.jobs, args.models)
     else:
         scores = [score_text(scorer, args.text, request)]
     if to is not None:
@@ -96,20 +97,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def score_paths(
-    scorer: Scorer, folder: Path, paths: Sequence[Path], request: Request, to: Path | None, jobs: int | None
+    scorer: Scorer,
+    folder: Path,
+    paths: Sequence[Path],
+    request: Request,
+    to: Path | None,
+    jobs: int | None,
+    models: Sequence[str],
 ) -> list[ClipScore]:
     """The scores of files: a single one in this process, several in others."""
     from equipoise.experiments.store import Store
     from equipoise.extraction.clip_features import check_recipe
-    from equipoise.scoring.predict import score_file, score_files
+    from equipoise.scoring.predict import needed_recipe, score_file, score_files
 
-    check_recipe(scorer.recipe(request.only))
+    check_recipe(needed_recipe(scorer, paths, request), models)
     if len(paths) == 1:
-        return score_file(scorer, paths[0], request)
+        return score_file(scorer, paths[0], request, models=models)
     jobs = min(len(paths), jobs or len(os.sched_getaffinity(0)))
     with TemporaryDirectory() as temporary, said_so(len(paths)) as told:
         store = Store(temporary if to is None else partial_folder(to))
-        found = score_files(folder, paths, request, store, jobs=jobs, told=told)
+        found = score_files(folder, paths, request, store, jobs=jobs, models=models, told=told)
     return [score for scores in found for score in scores]
 
 

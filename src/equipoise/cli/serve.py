@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from equipoise.cli.console import add_models_flag
+
 if TYPE_CHECKING:
     from equipoise.serve.service import Service
 
@@ -49,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="(8000); 0 for any that is free")
     parser.add_argument("--token", metavar="TOKEN", help=f"which requests have to bring; better in {TOKEN}")
     parser.add_argument("--scratch", metavar="DIR", help="where uploads lie until they are decoded")
+    add_models_flag(parser)
     for flag, (_, unit, text) in _LIMITS.items():
         kind = int if unit in ("N", "MB") else float
         parser.add_argument(f"--{flag.replace('_', '-')}", type=kind, metavar=unit, help=text)
@@ -84,8 +87,19 @@ def run(args: argparse.Namespace) -> int:
             for what, holds in service.confined.items():
                 if not holds:
                     print(f"equipoise: warning: {_MISSING[what]}", file=sys.stderr)
+            if service.deaf:
+                print(f"equipoise: warning: clips without their words fail: {service.deaf}", file=sys.stderr)
 
-        serve(scorer, listener, limits=limits, token=token, loopback=loopback, scratch=args.scratch, ready=ready)
+        serve(
+            scorer,
+            listener,
+            limits=limits,
+            token=token,
+            loopback=loopback,
+            scratch=args.scratch,
+            models=args.models,
+            ready=ready,
+        )
     return 0
 
 

@@ -29,6 +29,7 @@ def write_extracted(
     store: Store,
     out: Path,
     recipe: Recipe,
+    models: Sequence[str],
     *,
     name: str,
     overwrite: bool,
@@ -42,6 +43,7 @@ def write_extracted(
         store: where the features are.
         out: the dataset's directory.
         recipe: by which they were made; kept in the manifest as ``extraction``.
+        models: where the recipe's models lie; not kept.
         name: of the dataset in tables.
         overwrite: replace a dataset that is there.
 
@@ -55,7 +57,7 @@ def write_extracted(
     if not any(rows[i].split == "train" for i in used):
         raise DataError(f"{labels.source}: no clip of the split train can be used. {' '.join(why_not_used(rows)[:3])}")
     results = [_result(rows[i]) for i in used]
-    columns, notes = columns_of(recipe), []
+    columns, notes = columns_of(recipe, models), []
     modalities, arrays, rates = {}, {}, {}
     for modality in columns:
         about = [result["streams"][modality] for result in results]

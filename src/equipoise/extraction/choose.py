@@ -11,6 +11,7 @@ from equipoise.extraction.recipe import Align, Recipe
 from equipoise.features.alignment import aligner
 from equipoise.features.clip import decoder
 from equipoise.features.extractors import EXTRACTORS, make_extractor
+from equipoise.features.local_models import model_places
 from equipoise.features.speech import RECOGNISERS, make_recogniser
 from equipoise.training.arguments import check_arguments, unknown
 
@@ -67,6 +68,17 @@ def choose_recipe(
         aligner=_aligner() if align == "words" else None,
         decoder=decoder(),
     )
+
+
+def model_paths(speech: str | None, arguments: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Where the models lie that a choice names: a recipe does not tell, so who follows it here is told apart from it.
+
+    Args:
+        speech: as in `choose_recipe`.
+        arguments: likewise.
+    """
+    named = [(speech or "").partition(":")[2], *(each.get("path", "") for each in arguments.values())]
+    return model_places([str(path) for path in named if path])
 
 
 def names(modality: str) -> list[str]:

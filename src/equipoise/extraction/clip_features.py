@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -28,6 +30,7 @@ def extract_clip(
     text: str | Transcript | None = None,
     sidecar: bool = True,
     id: str | None = None,
+    models: Sequence[str | Path] = (),
 ) -> ExtractedClip:
     """The features and the transcript of one clip, or of one segment of it.
 
@@ -42,16 +45,18 @@ def extract_clip(
         text: what is said. None: what the file beside the clip says, else what the recipe's recogniser hears.
         sidecar: whether to look for a file beside the clip.
         id: name in tables; the file's name without its ending by default.
+        models: files and folders of the models that the recipe asks for, see `equipoise.features.local_models`.
 
     Raises:
         MediaError: the file is missing, or nothing of it can be decoded.
         ValueError: the recipe asks for other versions of libraries than there are here; see `check_recipe`.
+        FileNotFoundError: a model that the recipe asks for is not here; a recogniser's only where words are missing.
         ModuleNotFoundError: an extractor needs an extra that is not installed.
     """
-    check_recipe(recipe)
+    check_recipe(replace(recipe, speech=None), models)  # a clip whose words are known needs no recogniser
     clip = open_clip(path, start=start, end=end)
     streams, broken = {}, []
-    for name, extractor in _extractors(_key(recipe)).items():
+    for name, extractor in _extractors_of(recipe, models).items():
         try:
             streams[name] = extractor.extract(clip)
         except MediaError as error:
@@ -59,7 +64,7 @@ def extract_clip(
             streams[name] = no_frames(len(extractor.columns), str(error))
     if broken and not any(len(stream.values) for stream in streams.values()):
         raise broken[0]
-    transcript = _transcript(clip, recipe, text, sidecar=sidecar) if recipe.text else None
+    transcript = _transcript(clip, recipe, text, models, sidecar=sidecar) if recipe.text else None
     if recipe.align == "words":
         transcript = _with_times(clip, recipe, transcript)
         words = transcript.words if transcript is not None and transcript.words else ()
@@ -74,27 +79,37 @@ def extract_clip(
     )
 
 
-def check_recipe(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe, models: Sequence[str | Path] = ()) -> None:
     """Refuse a recipe whose features would come out otherwise here.
+
+    Args:
+        recipe: as a dataset or a saved model holds it.
+        models: as in `extract_clip`.
 
     Raises:
         ValueError: an extractor that is not there, or other versions of libraries; one line.
+        FileNotFoundError: a model that is not here.
         ModuleNotFoundError: an extra that is not installed.
     """
-    _checked(_key(recipe))
+    _checked(json.dumps(recipe.to_json(), sort_keys=True), _places(models))
 
 
-def columns_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+def columns_of(recipe: Recipe, models: Sequence[str | Path] = ()) -> dict[str, tuple[str, ...]]:
     """Names of the features of each modality that a recipe extracts.
 
+    Args:
+        recipe: as a dataset or a saved model holds it.
+        models: as in `extract_clip`.
+
     Raises:
-        ValueError: as `check_recipe`.
-        ModuleNotFoundError: likewise.
+        ValueError, FileNotFoundError, ModuleNotFoundError: as `check_recipe`.
     """
-    return {name: tuple(extractor.columns) for name, extractor in _extractors(_key(recipe)).items()}
+    return {name: tuple(extractor.columns) for name, extractor in _extractors_of(recipe, models).items()}
 
 
-def _transcript(clip: Clip, recipe: Recipe, text: str | Transcript | None, *, sidecar: bool) -> Transcript | None:
+def _transcript(
+    clip: Clip, recipe: Recipe, text: str | Transcript | None, models: Sequence[str | Path], *, sidecar: bool
+) -> Transcript | None:
     found = Transcript(" ".join(text.split())) if isinstance(text, str) else text
     if found is not None:
         return found if found.text else None
@@ -104,7 +119,7 @@ def _transcript(clip: Clip, recipe: Recipe, text: str | Transcript | None, *, si
         clip.note(str(error))
     if found is None and recipe.speech is not None and clip.has_audio:
         try:
-            found = _recogniser(json.dumps(recipe.speech, sort_keys=True)).transcribe(clip)
+            found = _recogniser(json.dumps(recipe.speech, sort_keys=True), _places(models)).transcribe(clip)
         except MediaError as error:
             clip.note(f"no speech recognised: {error}")
     return found
@@ -123,28 +138,32 @@ def _with_times(clip: Clip, recipe: Recipe, transcript: Transcript | None) -> Tr
         return transcript
 
 
-def _key(recipe: Recipe) -> str:
-    return json.dumps(recipe.to_json(), sort_keys=True)
+def _extractors_of(recipe: Recipe, models: Sequence[str | Path]) -> dict[str, Extractor]:
+    given = {"audio": recipe.audio, "vision": recipe.vision}
+    return _extractors(json.dumps(given, sort_keys=True), _places(models))
+
+
+def _places(models: Sequence[str | Path]) -> tuple[str, ...]:
+    return tuple(map(str, models))
 
 
 @lru_cache(maxsize=8)
-def _checked(key: str) -> None:
+def _checked(key: str, models: tuple[str, ...]) -> None:
     recipe = Recipe(**json.loads(key))
-    _extractors(key)
+    _extractors_of(recipe, models)
     if recipe.speech is not None:
-        _recogniser(json.dumps(recipe.speech, sort_keys=True))
+        _recogniser(json.dumps(recipe.speech, sort_keys=True), models)
     for name, made_by, here in (("the decoder", recipe.decoder, decoder), ("the aligner", recipe.aligner, aligner)):
         if made_by is not None:
             check_settings({"name": name, **made_by}, {"name": name, **here()})
 
 
 @lru_cache(maxsize=8)
-def _extractors(key: str) -> dict[str, Extractor]:
-    recipe = Recipe(**json.loads(key))
-    given = {"audio": recipe.audio, "vision": recipe.vision}
-    return {name: from_settings(settings) for name, settings in given.items() if settings is not None}
+def _extractors(key: str, models: tuple[str, ...]) -> dict[str, Extractor]:
+    given = json.loads(key)
+    return {name: from_settings(settings, models) for name, settings in given.items() if settings is not None}
 
 
 @lru_cache(maxsize=2)
-def _recogniser(key: str) -> Recogniser:
-    return speech_from_settings(json.loads(key))
+def _recogniser(key: str, models: tuple[str, ...]) -> Recogniser:
+    return speech_from_settings(json.loads(key), models)

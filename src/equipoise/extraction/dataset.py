@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -22,6 +22,7 @@ from equipoise.extraction.labels import ClipLabels, LabelledClip
 from equipoise.extraction.recipe import Recipe
 from equipoise.extraction.report import FILENAME, ClipReport, write_report
 from equipoise.extraction.work import ClipWork, do_work, make_work
+from equipoise.features.local_models import model_places
 
 ATTEMPTS = 2  # a decoder that crashes on a clip does so again
 LIMIT_SECONDS = 3600.0
@@ -52,6 +53,7 @@ def extract_dataset(
     out: str | PathLike[str],
     recipe: Recipe,
     *,
+    models: Sequence[str | Path] = (),
     cache: str | PathLike[str] | None = None,
     name: str | None = None,
     sidecar: bool = True,
@@ -77,6 +79,7 @@ def extract_dataset(
         labels: the rows; see `equipoise.extraction.labels.read_labels`.
         out: the dataset's directory; it appears when it is whole.
         recipe: how clips become features; it is kept in the manifest.
+        models: files and folders of the models that the recipe asks for, see `equipoise.features.local_models`.
         cache: where features of single clips are kept; ``OUT.clips`` by default.
         name: in tables; that of ``out`` by default.
         sidecar: look for a transcript beside a clip that the labels give none.
@@ -95,12 +98,14 @@ def extract_dataset(
     Raises:
         DataError: labels that break a rule (before anything is extracted), or no clip that can be used.
         ValueError: a recipe that can't be followed here, or what `run_cells` refuses.
+        FileNotFoundError: a model that the recipe asks for is not here.
         ModuleNotFoundError: an extra that is not installed.
         OSError: a disk that is full or fails.
     """
     out = Path(out)
     splits = _check(labels, out, split_by, fractions, seed, overwrite=overwrite)
-    check_recipe(recipe)
+    places = model_places(models)
+    check_recipe(recipe if not all(clip.text for clip in labels.clips) else replace(recipe, speech=None), places)
     store = Store(out.with_name(f"{out.name}.clips") if cache is None else Path(cache))
     contents = Contents(store.root)
     planned = [_plan(clip, recipe, contents, sidecar=sidecar) for clip in labels.clips]
@@ -116,7 +121,7 @@ def extract_dataset(
     with nullcontext() if watch is None else watch(waiting, len(works) - len(waiting)) as told:
         run_cells(
             waiting,
-            partial(do_work, store),
+            partial(do_work, store, models=places),
             store,
             jobs=jobs,
             attempts=ATTEMPTS,
@@ -130,7 +135,7 @@ def extract_dataset(
     write_report(report, rows, [key for key in ("audio", "vision") if getattr(recipe, key) is not None])
     ids = [work.id if isinstance(work, ClipWork) else "" for work in planned]
     dataset, notes = write_extracted(
-        labels, rows, ids, store, out, recipe, name=name or out.resolve().name, overwrite=overwrite
+        labels, rows, ids, store, out, recipe, places, name=name or out.resolve().name, overwrite=overwrite
     )
     return Extraction(dataset, rows, report, notes)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,13 @@ def make_work(clip: LabelledClip, recipe: Recipe, contents: Contents, *, sidecar
     return ClipWork(id, str(clip.path), clip.start, clip.end, text, looks, recipe.to_json())
 
 
-def do_work(store: Store, work: ClipWork) -> dict[str, Any]:
+def do_work(store: Store, work: ClipWork, *, models: Sequence[str] = ()) -> dict[str, Any]:
     """Extract a clip; its features go to files in the store's folder for it, the rest is returned as JSON.
+
+    Args:
+        store: where features go.
+        work: on the clip.
+        models: where models lie in this run, which is no part of the work.
 
     Raises:
         MediaError: the clip can't be used.
@@ -94,7 +99,13 @@ def do_work(store: Store, work: ClipWork) -> dict[str, Any]:
     torch.set_num_threads(1)  # the processes share the cores
     started = time.process_time()
     clip = extract_clip(
-        work.path, Recipe(**work.recipe), start=work.start, end=work.end, text=work.text, sidecar=work.sidecar
+        work.path,
+        Recipe(**work.recipe),
+        start=work.start,
+        end=work.end,
+        text=work.text,
+        sidecar=work.sidecar,
+        models=models,
     )
     folder = store.run_dir(work.id)
     folder.mkdir(exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 import zipfile
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from equipoise.features.face_geometry import PLACE, POINTS, SHAPE, describe_face
 from equipoise.features.face_stream import PRESENCE, Row, face_stream
+from equipoise.features.local_models import model_settings
 from equipoise.features.stream import FeatureStream
 
 if TYPE_CHECKING:
@@ -63,19 +63,21 @@ class FaceMesh:
                 "(it needs numpy below 2)."
             ) from None
         self._rate, self._path = float(rate), path
-        self._model = None if path is None else hashlib.sha256(_read(path)).hexdigest()
+        if path is not None and not Path(path).is_file():
+            raise FileNotFoundError(f"There is no face landmarker at {path}.")
+        self._model = model_settings(path)
         self._shapes = () if path is None or not _has_blendshapes(path) else blendshape_names()
         self.columns = (PRESENCE, *PLACE, *SHAPE, *self._shapes)
 
     def settings(self) -> dict[str, Any]:
         """See :class:`equipoise.features.stream.Extractor`."""
-        arguments = {"rate": self._rate, "path": self._path}
+        arguments = {"rate": self._rate}
         return {
             "name": "face-mesh",
             "arguments": arguments,
             "version": 1,
             "mediapipe": self._version,
-            "model": self._model,
+            **self._model,
         }
 
     def extract(self, clip: Clip) -> FeatureStream:
@@ -154,12 +156,6 @@ def _array(landmarks: Any) -> npt.NDArray[np.float64]:
 
 def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
-
-
-def _read(path: str) -> bytes:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no face landmarker at {path}.")
-    return Path(path).read_bytes()
 
 
 def _has_blendshapes(path: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from equipoise.features.clip import Clip
+from equipoise.features.local_models import arguments_of
 from equipoise.features.stream import check_settings
 from equipoise.features.transcript import Transcript
 
@@ -51,14 +53,18 @@ def make_recogniser(name: str, **arguments: Any) -> Recogniser:
     return cast(Recogniser, getattr(importlib.import_module(f"equipoise.features.{module}"), cls)(**arguments))
 
 
-def speech_from_settings(settings: Mapping[str, Any]) -> Recogniser:
+def speech_from_settings(settings: Mapping[str, Any], models: Sequence[str | Path] = ()) -> Recogniser:
     """The recogniser that made some transcripts, from what its ``settings`` said.
+
+    Args:
+        settings: of the recogniser.
+        models: where its model may lie, see `equipoise.features.local_models.find_model`.
 
     Raises:
         ValueError: no such recogniser here, or one that would make other transcripts.
-        FileNotFoundError: its model is gone.
+        FileNotFoundError: its model is not here.
         ModuleNotFoundError: it needs an extra that is not installed.
     """
-    recogniser = make_recogniser(str(settings.get("name")), **settings.get("arguments", {}))
+    recogniser = make_recogniser(str(settings.get("name")), **arguments_of(settings, models))
     check_settings(settings, recogniser.settings())
     return recogniser

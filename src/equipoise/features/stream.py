@@ -84,10 +84,12 @@ def no_frames(dim: int, reason: str) -> FeatureStream:
 def check_settings(settings: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Refuse an extractor that would make other features than those that its settings describe.
 
+    What a model is called (``model``) makes no other features, its ``weights`` do.
+
     Raises:
         ValueError: the first setting that differs.
     """
-    for key in sorted({*settings, *found}):
+    for key in sorted({*settings, *found} - {"model"}):
         if settings.get(key) != found.get(key):
             raise ValueError(
                 f"The features were made with `{key} = {settings.get(key)!r}` of {settings.get('name')}. Found "

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.features.clip import Clip
+from equipoise.features.local_models import model_settings
 from equipoise.features.speech_windows import speech_windows
 from equipoise.features.transcript import Transcript, Word
-from equipoise.layers import weights_sha256
 
 RATE = 16000
 
@@ -37,8 +37,7 @@ class Whisper:
     def __init__(self, *, path: str, language: str | None = None) -> None:
         if not (Path(path) / "config.json").is_file():
             raise FileNotFoundError(f"There is no Whisper model at {path}: it holds no `config.json`.")
-        self._path, self._language = path, language
-        self._weights = weights_sha256(Path(path))
+        self._language, self._model = language, model_settings(path)
         self._pipeline = _load(path)
         self._generate: dict[str, Any] = {"do_sample": False, "num_beams": 1}
         if self._pipeline.model.generation_config.is_multilingual:
@@ -48,13 +47,8 @@ class Whisper:
 
     def settings(self) -> dict[str, Any]:
         """See `equipoise.features.speech.Recogniser`."""
-        arguments = {"path": self._path, "language": self._language}
-        return {
-            "name": "whisper",
-            "arguments": arguments,
-            "weights": self._weights,
-            "transformers": version("transformers"),
-        }
+        arguments = {"language": self._language}
+        return {"name": "whisper", "arguments": arguments, **self._model, "transformers": version("transformers")}
 
     def transcribe(self, clip: Clip) -> Transcript | None:
         """The words as the model writes them; None for a clip without audio or without a word.

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from equipoise.experiments.pool import Told, run_cells
 from equipoise.experiments.store import Store
 from equipoise.extraction.clip_features import extract_clip
 from equipoise.extraction.extracted import ExtractedClip
+from equipoise.extraction.recipe import Recipe
 from equipoise.features.clip import open_clip
+from equipoise.features.local_models import model_places
 from equipoise.features.sidecar import find_sidecar
 from equipoise.features.transcript import Transcript
 from equipoise.scoring.result import ClipScore
@@ -80,8 +82,27 @@ class FileWork:
         return asdict(self)
 
 
-def score_file(scorer: Scorer, path: str | Path, request: Request) -> list[ClipScore]:
+def needed_recipe(scorer: Scorer, paths: Sequence[Path], request: Request) -> Recipe:
+    """What scoring these files takes: no recogniser where all words are given or lie beside the clips.
+
+    Raises:
+        ValueError: the model can't read clips.
+    """
+    recipe = scorer.recipe(request.only)
+    known = request.text is not None or all(find_sidecar(path) is not None for path in paths)
+    return replace(recipe, speech=None) if known else recipe
+
+
+def score_file(
+    scorer: Scorer, path: str | Path, request: Request, *, models: Sequence[str | Path] = ()
+) -> list[ClipScore]:
     """The score of a clip, or of each piece of its timeline; what fails is a score with an ``error``.
+
+    Args:
+        scorer: the model.
+        path: the clip.
+        request: what is asked.
+        models: files and folders of the models that the recipe asks for, see `equipoise.features.local_models`.
 
     Raises:
         ValueError: the model can't read clips, or not with the libraries that are here.
@@ -90,7 +111,7 @@ def score_file(scorer: Scorer, path: str | Path, request: Request) -> list[ClipS
 
     def extracted(start: float, end: float | None) -> ExtractedClip | ClipScore:
         try:
-            return extract_clip(path, recipe, start=start, end=end, text=request.text, id=id)
+            return extract_clip(path, recipe, start=start, end=end, text=request.text, id=id, models=models)
         except (ValueError, OSError, MemoryError) as error:
             return _failed(id, error, start, end)
 
@@ -132,6 +153,7 @@ def score_files(
     store: Store,
     *,
     jobs: int = 1,
+    models: Sequence[str | Path] = (),
     told: Told[FileWork] | None = None,
 ) -> list[list[ClipScore]]:
     """The scores of many files in processes of their own, in the order of ``paths``.
@@ -145,13 +167,14 @@ def score_files(
         request: what is asked of each.
         store: where results are kept.
         jobs: processes at once.
+        models: as in `score_file`.
         told: hears of every file.
 
     Raises:
         OSError: a file is gone, or a result can't be written.
     """
     work = [file_work(model, path, request) for path in paths]
-    run_cells(work, _run, store, jobs=jobs, told=told)
+    run_cells(work, partial(_run, models=model_places(models)), store, jobs=jobs, told=told)
     return [_read(store, each) for each in work]
 
 
@@ -178,11 +201,11 @@ def _stamp(path: Path) -> list[Any]:
     return [str(path.resolve()), about.st_size, about.st_mtime_ns]
 
 
-def _run(work: FileWork) -> dict[str, Any]:
+def _run(work: FileWork, *, models: Sequence[str]) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)  # the processes share the cores
-    found = score_file(_scorer(work.model), work.path, Request(**work.request))
+    found = score_file(_scorer(work.model), work.path, Request(**work.request), models=models)
     return {"scores": [score.to_json() for score in found]}
 
 

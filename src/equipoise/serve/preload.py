@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 
 RECIPE = "EQUIPOISE_RECIPE"
-"""Environment variable with the recipe: nothing else reaches the process that multiprocessing forks from."""
+"""Environment variable with the recipe and the paths of its models: nothing else reaches the process that is forked."""
 
 
 def load(recipe: str) -> None:
@@ -23,7 +23,8 @@ def load(recipe: str) -> None:
     from equipoise.extraction.clip_features import check_recipe
     from equipoise.extraction.recipe import Recipe
 
-    check_recipe(Recipe(**json.loads(recipe)))
+    settings, models = json.loads(recipe)
+    check_recipe(Recipe(**settings), models)
 
 
 if RECIPE in os.environ:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -42,13 +42,14 @@ class Sandbox:
     Args:
         recipe: how clips become features.
         limits: of time, memory and length.
+        models: the models that the recipe asks for; the processes can read them.
     """
 
-    def __init__(self, recipe: Recipe, limits: Limits) -> None:
+    def __init__(self, recipe: Recipe, limits: Limits, models: Sequence[str | Path] = ()) -> None:
         self.recipe = recipe
         self.limits = limits
-        self._readable = tuple(_paths(recipe.to_json()))
-        self._context = _forkserver(recipe)
+        self._models = tuple(os.path.abspath(path) for path in models)  # the processes work in folders of their own
+        self._context = _forkserver(recipe, self._models)
 
     def probe(self, folder: Path) -> dict[str, bool]:
         """How its processes are confined here; the first call also loads their libraries.
@@ -122,7 +123,7 @@ class Sandbox:
             clip_seconds=limits.clip_seconds,
             seconds=limits.worker_seconds,
             memory_mb=limits.worker_mb,
-            readable=self._readable,
+            models=self._models,
         )
 
     def _run(self, task: Task) -> tuple[bytes, bytes]:
@@ -165,19 +166,10 @@ def _reply(told: bytes) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {"failed": "its process answered nonsense"}
 
 
-def _paths(settings: Any) -> list[str]:
-    """Files and folders that a recipe names: models."""
-    if isinstance(settings, Mapping):
-        return [path for value in settings.values() for path in _paths(value)]
-    if isinstance(settings, str) and os.path.isabs(settings) and os.path.exists(settings):
-        return [settings]
-    return []
-
-
-def _forkserver(recipe: Recipe) -> ForkServerContext:
+def _forkserver(recipe: Recipe, models: Sequence[str]) -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["equipoise.serve.preload"])
-    os.environ[RECIPE] = json.dumps(recipe.to_json())
+    os.environ[RECIPE] = json.dumps([recipe.to_json(), models])
     try:
         forkserver.ensure_running()
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -27,6 +27,7 @@ def serve(
     token: str | None = None,
     loopback: bool = True,
     scratch: str | Path | None = None,
+    models: Sequence[str | Path] = (),
     ready: Ready = lambda service, stop: None,
 ) -> None:
     """Answer until a signal ends it; nothing stays on the disk.
@@ -38,13 +39,15 @@ def serve(
         token: which requests have to bring; None for none.
         loopback: the socket is bound to loopback.
         scratch: where uploads lie until they are decoded.
+        models: files and folders of the models that the recipe asks for.
         ready: called once clips are taken, with the service and a function that ends it.
 
     Raises:
         ValueError: the model does not say how clips become what it reads.
+        FileNotFoundError: a model that features are made with is not here.
         OSError: no confined process can be started.
     """
-    service = Service(scorer, limits, scratch=scratch)
+    service = Service(scorer, limits, scratch=scratch, models=models)
     asyncio.run(_serve(service, listener, token, loopback, ready))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from equipoise.extraction.extracted import ExtractedClip
+from equipoise.features.local_models import find_model
 from equipoise.features.transcript import Transcript
 from equipoise.scoring.score import Scorer
 from equipoise.serve.batches import Batches
@@ -33,14 +34,32 @@ class Service:
         scorer: the model.
         limits: what is taken on.
         scratch: where uploads lie until they are decoded; the system's folder for temporary files by default.
+        models: files and folders of the models that the recipe asks for.
+
+    Attributes:
+        deaf: why no words are heard where a clip comes without; empty if they are, or nothing asks for it.
 
     Raises:
         ValueError: the model does not say how clips become what it reads.
+        FileNotFoundError: a model that features are made with is not here.
     """
 
-    def __init__(self, scorer: Scorer, limits: Limits, *, scratch: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        limits: Limits,
+        *,
+        scratch: str | Path | None = None,
+        models: Sequence[str | Path] = (),
+    ) -> None:
         self.scorer, self.limits, self.metrics = scorer, limits, Metrics()
         self.recipe = scorer.recipe()
+        found, self.deaf = [find_model(each or {}, models) for each in (self.recipe.audio, self.recipe.vision)], ""
+        try:
+            found.append(find_model(self.recipe.speech or {}, models))
+        except FileNotFoundError as error:  # clips that come with their words are scored all the same
+            self.deaf = str(error)
+        self._models = [path for path in found if path is not None]
         self.jobs = Jobs(limits.kept, limits.kept_seconds)
         self.confined: dict[str, bool] = {}
         self._place = scratch
@@ -58,7 +77,7 @@ class Service:
         """
         self.scratch = Scratch(self._place)
         self._threads = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="equipoise-decode")
-        self.sandbox = await asyncio.to_thread(Sandbox, self.recipe, self.limits)
+        self.sandbox = await asyncio.to_thread(Sandbox, self.recipe, self.limits, self._models)
         folder = self.scratch.folder()
         self.confined = await asyncio.to_thread(self.sandbox.probe, folder)
         self.scratch.remove(folder)

@@ -39,7 +39,7 @@ class Task:
         clip_seconds: longer ones are refused.
         seconds: until it is killed.
         memory_mb: MiB beyond its libraries.
-        readable: files and folders that the recipe names.
+        models: those that the recipe asks for; they can be read.
     """
 
     folder: str
@@ -52,7 +52,7 @@ class Task:
     clip_seconds: float
     seconds: float
     memory_mb: int
-    readable: tuple[str, ...]
+    models: tuple[str, ...]
 
 
 def work(connection: Connection, task: Task) -> None:
@@ -63,7 +63,7 @@ def work(connection: Connection, task: Task) -> None:
         memory_mb=task.memory_mb,
         seconds=task.seconds,
         file_bytes=_FILE_BYTES,
-        readable=task.readable,
+        readable=task.models,
     )
     if not task.file:
         _send(connection, {"held": held})
@@ -96,7 +96,15 @@ def _extract(task: Task) -> Any:
             f"the clip is {asked.duration:.0f} s long, and at most {task.clip_seconds:.0f} s are scored here: "
             "give `start` and `end`, or a shorter clip"
         )
-    return extract_clip(task.file, Recipe(**task.recipe), start=task.start, end=task.end, text=task.text, id=task.id)
+    return extract_clip(
+        task.file,
+        Recipe(**task.recipe),
+        start=task.start,
+        end=task.end,
+        text=task.text,
+        id=task.id,
+        models=task.models,
+    )
 
 
 def _forget_parent(folder: str) -> None:
