@@ -237,6 +237,10 @@ def test_controls_that_are_better_or_as_good() -> None:
         "The run is 1.0 ± 2.0 points better than text alone: not distinguishable from it (p = 0.20)."
     )
     assert found[1].sentence == "ensemble does better than this run, by 5.0 ± 2.0 points (p = 0.004)."
+    behind = control_findings("accuracy", [row("text alone", "alone", -0.01, 0.2)])[0]
+    assert behind.sentence == (
+        "The run is 1.0 ± 2.0 points worse than text alone: not distinguishable from it (p = 0.20)."
+    )
 
 
 def test_thresholds_are_those_of_the_page() -> None:

@@ -30,7 +30,12 @@ def control_findings(metric: str, rows: Sequence[Mapping[str, Any]]) -> list[Fin
             sentence = f"{row['name']} does better than this run, by {difference(metric, made.reversed())}"
             found.append(Finding(None, "beaten", f"{sentence} ({p_value(lead['p'])}).", {"lead": plain(made)}))
         elif row["kind"] == "alone" and lead["p"] >= SIGNIFICANT:
-            sentence = f"The run is {difference(metric, made)} better than {row['name']}: not distinguishable from it"
+            away = (
+                f"{difference(metric, made)} better"
+                if made.value >= 0
+                else f"{difference(metric, made.reversed())} worse"
+            )
+            sentence = f"The run is {away} than {row['name']}: not distinguishable from it"
             found.append(
                 Finding(None, "no better than alone", f"{sentence} ({p_value(lead['p'])}).", {"lead": plain(made)})
             )
