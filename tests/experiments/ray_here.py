@@ -21,12 +21,12 @@ def tiny_cell(data: Path) -> Cell:
 
 
 def main(data: Path, folder: Path) -> None:
-    import ray
-
     said: list[str] = []
     addresses: set[str] = set()
 
     def told(cell: Cell, what: str, seconds: float) -> None:
+        import ray  # not before the engine: Ray reads once, when it loads, where to listen
+
         said.append(what)
         addresses.update(node["NodeManagerAddress"] for node in ray.nodes())  # type: ignore[no-untyped-call]
 

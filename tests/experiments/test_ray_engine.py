@@ -189,8 +189,8 @@ def test_a_cluster_of_its_own_is_on_loopback_and_gives_the_numbers_of_the_local_
     for result in results:
         assert result.pop("seconds_per_epoch") > 0
     assert results[0] == results[1]
-    for name in ("predictions.csv", "test.json"):
-        assert (ray.run_dir(id) / name).read_bytes() == (local.run_dir(cell.id) / name).read_bytes()
+    said = [store.run_dir(each) / "predictions.csv" for store, each in ((ray, id), (local, cell.id))]
+    assert said[0].read_bytes() == said[1].read_bytes()
 
 
 def test_what_is_packed_is_unpacked_elsewhere_without_checkpoints(tmp_path: Path) -> None:

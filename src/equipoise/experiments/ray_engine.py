@@ -135,7 +135,8 @@ def connected(jobs: int, address: str | None) -> Iterator[None]:
     """A connection to a cluster, unless this process has one already; without an address to one started for it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # what makes Ray listen on loopback alone
+        # What makes Ray listen on loopback alone; it is read once, as Ray loads.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ModuleNotFoundError:
