@@ -6,11 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
+from tests.features.clips import voice, write_clip
 from tests.serve.models import save_model, sound_recipe
 
 from equipoise.cli.main import main
@@ -44,7 +48,7 @@ def test_an_address_that_is_taken_and_a_model_that_is_not_there(capsys: pytest.C
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_it_says_where_it_is_answers_and_leaves_nothing_when_terminated(tmp_path: Path) -> None:
+def test_it_answers_and_leaves_nothing_when_terminated_at_work(tmp_path: Path) -> None:
     model = save_model(tmp_path, sound_recipe())
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -60,8 +64,21 @@ def test_it_says_where_it_is_answers_and_leaves_nothing_when_terminated(tmp_path
             assert answer.status == 200
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{address[1]}api/model")
-        process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=60)[1]
+        with ThreadPoolExecutor(1) as threads:
+            clip = write_clip(tmp_path / "long.wav", audio=voice(20.0), audio_codec="pcm_s16le")
+            asked = threads.submit(
+                httpx.post,
+                f"{address[1]}api/clips?wait=60",
+                headers={"Authorization": "Bearer secret"},
+                files={"clip": clip.read_bytes()},
+                timeout=60,
+            )
+            while not list(scratch.rglob("upload*")):  # it is being decoded
+                assert not asked.done()
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=60)[1]
+            assert asked.result().status_code in (200, 202)  # the score, or how far it came
     assert process.returncode == 143
     assert "Traceback" not in said
     assert list(scratch.iterdir()) == []

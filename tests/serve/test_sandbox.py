@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,19 @@ def test_the_server_is_at_fault_where_its_libraries_are(tmp_path: Path) -> None:
     other = replace(sound_recipe(), audio={"name": "no-such-extractor"})
     with pytest.raises((Refused, RuntimeError), match="no-such-extractor"):
         Sandbox(sound_recipe(), LIMITS).extract(path, id="x", recipe=other)
+
+
+def test_closing_ends_what_is_under_way_and_starts_nothing_more(tmp_path: Path) -> None:
+    sandbox = Sandbox(sound_recipe(), Limits())
+    path = write_clip(tmp_path / "upload.wav", audio=np.tile(tone(1.0), 500), audio_codec="pcm_s16le")
+    with ThreadPoolExecutor(1) as threads:
+        under_way = threads.submit(sandbox.extract, path, id="long")
+        while not sandbox.running:
+            assert not under_way.done()
+            time.sleep(0.001)
+        sandbox.close()
+        with pytest.raises(Refused, match="SIGKILL"):
+            under_way.result(timeout=30)
+    assert sandbox.running == 0
+    with pytest.raises(RuntimeError, match="ends"):
+        sandbox.extract(path, id="late")

@@ -155,7 +155,7 @@ async def _settled(job: Job, wait: float) -> None:
     if wait:
         try:
             await asyncio.wait_for(job.finished.wait(), wait)
-        except asyncio.TimeoutError:
+        except (asyncio.TimeoutError, asyncio.CancelledError):  # cancelled: the server ends, and says how far it came
             return
 
 

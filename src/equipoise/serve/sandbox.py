@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ class Sandbox:
         self.limits = limits
         self._models = tuple(os.path.abspath(path) for path in models)  # the processes work in folders of their own
         self._context = _forkserver(recipe, self._models)
+        self._lock = threading.Lock()
+        self._running: set[BaseProcess] | None = set()
 
     def probe(self, folder: Path) -> dict[str, bool]:
         """How its processes are confined here; the first call also loads their libraries.
@@ -100,6 +103,31 @@ class Sandbox:
             raise Refused(str(content["refused"]), str(content.get("code")))
         raise RuntimeError(f"Extraction failed. {str(content.get('failed'))[:500]}")
 
+    @property
+    def running(self) -> int:
+        """Processes at work."""
+        return len(self._running or ())
+
+    def close(self) -> None:
+        """End its processes, and start no more."""
+        with self._lock:
+            running, self._running = self._running or set(), None
+            for process in running:
+                process.kill()
+
+    def _start(self, process: BaseProcess) -> None:
+        with self._lock:
+            if self._running is None:
+                raise RuntimeError("The server ends.")
+            process.start()
+            self._running.add(process)
+
+    def _end(self, process: BaseProcess) -> None:
+        with self._lock:
+            (self._running or set()).discard(process)
+        process.kill()
+        process.join()
+
     def _task(
         self,
         folder: Path,
@@ -130,7 +158,7 @@ class Sandbox:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=work, args=(theirs, task))
         since = time.monotonic()
-        process.start()
+        self._start(process)
         theirs.close()
         # Kills also a process that has begun to answer and does not go on.
         clock = threading.Timer(task.seconds, process.kill)
@@ -139,15 +167,13 @@ class Sandbox:
         try:
             return ours.recv_bytes(_TOLD_BYTES), ours.recv_bytes(_ARRAY_BYTES)
         except (EOFError, OSError):
-            process.kill()
-            process.join()
+            self._end(process)
             raise _death(process.exitcode or 0, task, time.monotonic() - since) from None
         finally:
             clock.cancel()
             clock.join()
             ours.close()
-            process.kill()
-            process.join()
+            self._end(process)
             process.close()
 
 

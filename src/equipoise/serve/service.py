@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class Service:
         self._models = [path for path in found if path is not None]
         self.jobs = Jobs(limits.kept, limits.kept_seconds)
         self.confined: dict[str, bool] = {}
-        self._place = scratch
+        self._place, self._ends = scratch, ExitStack()
         self._waiting: asyncio.Queue[Job] = asyncio.Queue()
         self._taken = self._issued = self._begun = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,8 +76,11 @@ class Service:
             OSError: no confined process can be started.
         """
         self.scratch = Scratch(self._place)
+        self._ends.callback(self.scratch.close)
         self._threads = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="equipoise-decode")
+        self._ends.callback(self._threads.shutdown, wait=True, cancel_futures=True)
         self.sandbox = await asyncio.to_thread(Sandbox, self.recipe, self.limits, self._models)
+        self._ends.callback(self.sandbox.close)
         folder = self.scratch.folder()
         self.confined = await asyncio.to_thread(self.sandbox.probe, folder)
         self.scratch.remove(folder)
@@ -93,8 +96,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._threads.shutdown(wait=True, cancel_futures=True)
-        self.scratch.close()
+        self._ends.close()
 
     @property
     def waiting(self) -> int:

@@ -109,7 +109,6 @@ def _extract(task: Task) -> Any:
 
 def _forget_parent(folder: str) -> None:
     """No secrets of the server's environment, no terminal, no files anywhere but here."""
-    os.chdir(folder)
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
     os.environ.clear()
     quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -118,6 +117,7 @@ def _forget_parent(folder: str) -> None:
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
     os.umask(0o077)
+    os.chdir(folder)
 
 
 def _send(connection: Connection, told: dict[str, Any] | bytes, arrays: bytes = b"") -> None:
