@@ -2,7 +2,7 @@
 
     python -m benchmarks.extract [CLIP ...] [--seconds 30] [--copies 8] [--jobs 1 2] [--rounds 3] [--speech]
 
-The clip is made of the clips given (of the GRID corpus by default, ../shared/data/clips: 720 x 576, 25 pictures a
+The clip is made of the clips given (of the GRID corpus by default, ../shared/data/clips: 360 x 288, 25 pictures a
 second, 44.1 kHz), repeated one after the other to the length asked for and written as H.264 with AAC; what is measured
 is the reading of that file. Every stage is run alone on the whole clip in one thread: CPU seconds of the process,
 the best of the rounds, over the clip's seconds. ``log-mel``, ``mfcc``, ``egemaps`` and ``face-boxes`` decode for
