@@ -39,6 +39,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Audit, write, print."""
     from equipoise.cli.audits import FOLDER, diagnose
+    from equipoise.diagnostics.sections import sections_of
+    from equipoise.report.diagnosis_plots import plot_sections
 
     folder = Path(args.run_dir)
     out = Path(args.out) if args.out else folder / FOLDER
@@ -54,11 +56,12 @@ def run(args: argparse.Namespace) -> int:
     page = report.to_html(out / "report.html")
     (out / "report.md").write_text(report.to_markdown(), encoding="utf-8")
     (out / "report.json").write_text(report.to_json(), encoding="utf-8")
+    plot_sections(sections_of(report.to_dict()), out / "pictures")
     if args.json:
         print_json(report.to_dict())
         return 0
     print(f"{report.title}\n")
     for sentence in report.verdict:
         print(f"- {sentence}")
-    print(f"\nReport: {page} (and report.md, report.json)")
+    print(f"\nReport: {page} (and report.md, report.json, pictures)")
     return 0
