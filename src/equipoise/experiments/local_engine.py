@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -140,6 +141,13 @@ def local_engine(
 def _forkserver() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "equipoise.experiments.train"])
+    if threading.current_thread() is threading.main_thread():
+        # Ctrl-C reaches the server too, and would end its loading with a traceback; what is ignored stays so in it.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
     return context
 
 
@@ -149,13 +157,13 @@ def _work(connection: Connection, execute: Any, store: Store, folder: str | None
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if folder is not None:
         os.chdir(folder)
-    connection.send((READY, ""))
-    while True:
-        try:
+    # The other end is closed where the parent has gone: there is nobody left to tell.
+    with suppress(EOFError, BrokenPipeError):
+        connection.send((READY, ""))
+        while True:
             cell = connection.recv()
-        except EOFError:
-            return
-        connection.send(run_work(cell, execute, store))
+            answer = run_work(cell, execute, store)
+            connection.send(answer)
 
 
 def _end_with_parent() -> None:
