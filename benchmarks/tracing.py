@@ -92,14 +92,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     spent: dict[str, float] = {}
-    timed(loop, "gradient_norms", spent, "norms")
     for name in ("before", "after"):
-        timed(Tracer, name, spent, "stages, after")
+        timed(Tracer, name, spent, "norms")
     for name in ("record", "flush"):
         timed(Recorder, name, spent, "rows")
     timed(loop, "direction_cosines", spent, "directions")
     every = TrainConfig().direction_every
-    parts = ("norms", "stages, after", "rows")
+    parts = ("norms", "rows")
     print(f"| model | ms a step | {' | '.join(parts)} | directions | all |\n|---|{'---:|' * (len(parts) + 3)}")
     with TemporaryDirectory() as folder:
         count = args.steps * BATCH

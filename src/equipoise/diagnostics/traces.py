@@ -85,12 +85,12 @@ class Trace:
     def first_and_last(self) -> dict[str, dict[str, tuple[float, float]]]:
         """``{quantity: {m: (first epoch, last epoch)}}`` of norms, ratios, cosines and own metrics.
 
-        Of the cosines, the first and the last that were computed.
+        Where an epoch has none on record, the first and the last that have.
         """
         shares = self.stages["encoders"].epochs
         found = {
-            "norm": {name: (shares[0].norm[name], shares[-1].norm[name]) for name in shares[0].norm},
-            "ratio": {name: (shares[0].ratio[name], shares[-1].ratio[name]) for name in shares[0].ratio},
+            "norm": {name: _ends(np.array([each.norm[name] for each in shares])) for name in shares[0].norm},
+            "ratio": {name: _ends(np.array([each.ratio[name] for each in shares])) for name in shares[0].ratio},
             "direction": {name: _ends(values) for name, values in self.directions.items()},
         }
         return found | {metric: {m: _ends(values) for m, values in own.items()} for metric, own in self.own.items()}
@@ -117,7 +117,7 @@ def read_trace(epochs: Columns, steps: Columns, *, tolerance: float = TOLERANCE)
         tolerance: by which share a norm may exceed the others' mean before it is a conflict.
 
     Raises:
-        ValueError: no step, no norms (a run of one modality has none), or a negative tolerance.
+        ValueError: no step, no norms (a run of one modality, or with ``trace_every`` 0), or a negative tolerance.
     """
     if tolerance < 0:
         raise ValueError(f"Parameter `tolerance` should be non-negative. Found `tolerance = {tolerance}`.")
@@ -127,7 +127,7 @@ def read_trace(epochs: Columns, steps: Columns, *, tolerance: float = TOLERANCE)
     if not names or not len(by_step["step"]):
         raise ValueError(
             "Parameter `steps` should hold gradient norms (`norm/<modality>`) of one step or more. "
-            "Found none: a run of one modality has nothing to balance, and records none."
+            "Found none: a run of one modality has nothing to balance, and one with `train.trace_every: 0` records none."
         )
     stages = {"encoders": _stage(by_step, "norm/", "norm_after/", names, tolerance)}
     later = [name.split("/")[0] for name in _following(by_step, "stage_norm/")]

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from equipoise.core import Balancer, Batch
 from equipoise.data import Loader, Split
 from equipoise.data.corruption import drop_parts, rates_of
-from equipoise.functional import gradient_norms
 from equipoise.metrics import better
 from equipoise.training.accelerator import Precision, make_accelerator
 from equipoise.training.checks import check_rates, check_splits, check_step
@@ -98,7 +97,7 @@ def fit(
     """Train a model, choose its epoch on validation data, and leave it with that epoch's weights.
 
     Each optimizer step: forward, loss, balancer, backward (for each micro-batch) → exchange between ranks → unscale →
-    record gradient norms → ``balancer.modulate()`` → clip → step. Each epoch: ``balancer.end_epoch`` → validation →
+    record gradient norms (in some steps) → ``balancer.modulate()`` → clip → step. Each epoch: ``balancer.end_epoch`` → validation →
     directions → tables → checkpoint. A step's randomness depends on ``seed``, the step and the rank alone, and learning
     rates on the step alone, so that a run which was killed and started again ends bit by bit as if it had not been (on
     one kind of machine, with the same number of threads).
@@ -137,8 +136,8 @@ def fit(
         resume: go on from the latest checkpoint in ``run_dir``.
         checkpoint_every: optimizer steps between checkpoints inside an epoch, beside the one at its end. 0 writes none
             before training ends: for runs so short that starting anew costs less.
-        trace_every: optimizer steps between records of what `Tracer` reads: norms of the model's later stages, and of
-            all as the balancer leaves them. 0 for none. The encoders' norms are recorded in every step.
+        trace_every: optimizer steps between records of what `Tracer` reads: gradient norms of every stage the model
+            names, before and after the balancer. The first step of an epoch is always read. 0 for none.
         direction_every: micro-batches trained for each that is spent, after an epoch, on `direction_cosines`. 0 for
             none. Neither changes what is learnt.
         progress: called with (steps done, steps in all, the epoch's row or None) after each step and each epoch.
@@ -228,7 +227,7 @@ def fit(
         )
     elif folder is not None and rank == 0:
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    recorder = Recorder(groups.names if groups else (), balancer, world, state.totals, tracer.columns())
+    recorder = Recorder(balancer, world, state.totals, tracer.columns())
     log = None
     if folder is not None and rank == 0 and not state.done:
         log = RunLog(folder, sizes=state.sizes)
@@ -266,8 +265,7 @@ def fit(
                 mean += step.loss.detach() * share
             sum_gradients(parameters, world)
             accelerator.unscale_gradients(optim)
-            norms = gradient_norms(groups) if groups else None
-            traced = tracer.before() if tracer.due(state.step) else None
+            traced = tracer.before() if tracer.due(state.batch // accumulate) else None
             if balancer is not None:
                 balancer.modulate()
             if traced is not None:
@@ -278,9 +276,7 @@ def fit(
             stepped.zero_grad()
             state.step += 1
             state.batch += len(batches)
-            recorder.record(
-                step=state.step, epoch=epoch + 1, lr=lr * factor, rows=rows, loss=mean, norms=norms, traced=traced
-            )
+            recorder.record(step=state.step, epoch=epoch + 1, lr=lr * factor, rows=rows, loss=mean, traced=traced)
             if progress is not None:
                 progress(state.step, steps, None)
             if checkpoint_every and state.step % checkpoint_every == 0 and state.batch < len(loader):

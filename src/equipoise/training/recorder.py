@@ -23,13 +23,11 @@ class Recorder:
     """Rows of ``steps.csv``, and running totals for the epoch's means.
 
     Attributes:
-        names: the modalities whose gradient norms are recorded.
         balancer: whose trace is recorded, if there is one.
         traced: columns that only some steps have, as `Tracer.columns` gives them.
         totals: sums over the epoch so far; plain numbers, part of the checkpoint.
     """
 
-    names: Sequence[str]
     balancer: Balancer | None
     world: int = 1
     totals: dict[str, float] = field(default_factory=dict)
@@ -57,11 +55,10 @@ class Recorder:
         lr: float,
         rows: int,
         loss: Tensor,
-        norms: Tensor | None,
         traced: Traced | None = None,
     ) -> None:
         """Keep one optimizer step; nothing is copied to the host. ``loss`` is this rank's share of the mean."""
-        kept: dict[str, Any] = {"step": step, "epoch": epoch, "lr": lr, "rows": rows, "loss": loss, "norms": norms}
+        kept: dict[str, Any] = {"step": step, "epoch": epoch, "lr": lr, "rows": rows, "loss": loss}
         traces = [dict(part.trace) for part in parts_of(self.balancer)]
         self._pending.append(kept | {"traces": traces, "traced": traced or {}})
 
@@ -84,8 +81,6 @@ class Recorder:
                     "Lower `lr` (`train.lr`, `text.lr`), or set `clip`."
                 )
             values: dict[str, float | None] = {}
-            if kept["norms"] is not None:
-                values = _named("norm", self.names, kept["norms"])
             for lead, names in self.traced.items():
                 values |= _named(lead, names, kept["traced"].get(lead))
             row |= values | self._balanced(kept["traces"])
@@ -98,14 +93,11 @@ class Recorder:
         """The epoch's means: of the loss over samples, of the rest over steps that had a value. Starts a new epoch."""
         totals, self.totals = self.totals, {}
         means: dict[str, float | None] = {"train_loss": totals["loss"] / totals["rows"]}
-        columns = [f"norm/{name}" for name in self.names]
-        columns += [f"{lead}/{name}" for lead, names in self.traced.items() for name in names]
+        columns = [f"{lead}/{name}" for lead, names in self.traced.items() for name in names]
         columns += self._columns.values()
         for column in columns:
-            if f"count {column}" in totals:
-                means[column] = totals[column] / totals[f"count {column}"]
-            elif not column.startswith("norm/"):
-                means[column] = None
+            count = totals.get(f"count {column}")
+            means[column] = totals[column] / count if count else None
         return means
 
     def _balanced(self, traces: list[dict[str, Tensor]]) -> dict[str, float | None]:

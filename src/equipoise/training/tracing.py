@@ -34,12 +34,10 @@ def stages_of(model: Any) -> dict[str, Modalities]:
 class Tracer:
     """Reads gradients every few steps, and changes nothing.
 
-    The encoders' norms before the balancer are not among them: the loop records these in every step.
-
     Attributes:
         stages: as `stages_of` gives them.
         balancer: None for the plain model, whose gradients nobody changes.
-        every: optimizer steps from one reading to the next; 0 for none.
+        every: optimizer steps of an epoch from one reading to the next; 0 for none.
     """
 
     stages: dict[str, Modalities]
@@ -50,21 +48,17 @@ class Tracer:
         """Leading words of the columns, and the names that follow each."""
         if not self.every:
             return {}
-        before = {f"stage_norm/{stage}": groups.names for stage, groups in self.stages.items() if stage != "encoders"}
+        before = {_before(stage): groups.names for stage, groups in self.stages.items()}
         after = {} if self.balancer is None else {_after(stage): self.stages[stage].names for stage in self.stages}
         return before | after
 
     def due(self, step: int) -> bool:
-        """Whether the step, counted from 0, is read."""
+        """Whether the step, counted from 0 at the beginning of its epoch, is read."""
         return bool(self.every) and step % self.every == 0
 
     def before(self) -> Traced:
-        """Norms ``[K]`` of each later stage: call it when the balancer has not touched the gradients."""
-        return {
-            f"stage_norm/{stage}": gradient_norms(groups)
-            for stage, groups in self.stages.items()
-            if stage != "encoders" and _learns(groups)
-        }
+        """Norms ``[K]`` of each stage: call it when the balancer has not touched the gradients."""
+        return {_before(stage): gradient_norms(groups) for stage, groups in self.stages.items() if _learns(groups)}
 
     def after(self) -> Traced:
         """Norms ``[K]`` of each stage as the balancer leaves them, before clipping.
@@ -88,6 +82,10 @@ def parts_of(balancer: Balancer | None) -> list[Balancer]:
     if balancer is None:
         return []
     return list(balancer) if isinstance(balancer, Chain) else [balancer]
+
+
+def _before(stage: str) -> str:
+    return "norm" if stage == "encoders" else f"stage_norm/{stage}"
 
 
 def _after(stage: str) -> str:
