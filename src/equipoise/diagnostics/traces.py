@@ -127,7 +127,7 @@ def read_trace(epochs: Columns, steps: Columns, *, tolerance: float = TOLERANCE)
     if not names or not len(by_step["step"]):
         raise ValueError(
             "Parameter `steps` should hold gradient norms (`norm/<modality>`) of one step or more. "
-            "Found none: a run of one modality has nothing to balance, and one with `train.trace_every: 0` records none."
+            "Found none: a run of one modality has nothing to balance, one with `train.trace_every: 0` records none."
         )
     stages = {"encoders": _stage(by_step, "norm/", "norm_after/", names, tolerance)}
     later = [name.split("/")[0] for name in _following(by_step, "stage_norm/")]

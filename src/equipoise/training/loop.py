@@ -97,10 +97,10 @@ def fit(
     """Train a model, choose its epoch on validation data, and leave it with that epoch's weights.
 
     Each optimizer step: forward, loss, balancer, backward (for each micro-batch) → exchange between ranks → unscale →
-    record gradient norms (in some steps) → ``balancer.modulate()`` → clip → step. Each epoch: ``balancer.end_epoch`` → validation →
-    directions → tables → checkpoint. A step's randomness depends on ``seed``, the step and the rank alone, and learning
-    rates on the step alone, so that a run which was killed and started again ends bit by bit as if it had not been (on
-    one kind of machine, with the same number of threads).
+    in some steps, record gradient norms → ``balancer.modulate()`` → clip → step. Each epoch: ``balancer.end_epoch`` →
+    validation → directions → tables → checkpoint. A step's randomness depends on ``seed``, the step and the rank alone,
+    and learning rates on the step alone, so that a run which was killed and started again ends bit by bit as if it had
+    not been (on one kind of machine, with the same number of threads).
 
     Args:
         model: exposes ``encode``, ``fuse`` and ``modalities``.
