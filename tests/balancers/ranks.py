@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
-from tests.balancers.toy import SETTINGS, Data, Run, backward, data
+from tests.balancers.loop import Run
+from tests.balancers.settings import SETTINGS
+from tests.balancers.toy import Data, backward, data
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel

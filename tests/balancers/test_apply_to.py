@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.balancers.toy import Run, Setting, backward, data, encoders, moved, names_of, step_of, toy
+from tests.balancers.loop import Run, moved
+from tests.balancers.settings import Setting
+from tests.balancers.toy import backward, data, encoders, names_of, step_of, toy
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.testing import assert_close

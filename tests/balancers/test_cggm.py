@@ -7,7 +7,9 @@ from math import log
 
 import pytest
 import torch
-from tests.balancers.toy import Data, Run, Setting, Toy, backward, data, encoders, names_of, toy
+from tests.balancers.loop import Run
+from tests.balancers.settings import Setting
+from tests.balancers.toy import Data, Toy, backward, data, encoders, names_of, toy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from tests.balancers import ranks
-from tests.balancers.toy import SETTINGS, same
+from tests.balancers.loop import same
+from tests.balancers.settings import SETTINGS
 from torch import Tensor
 from torch.testing import assert_close
 

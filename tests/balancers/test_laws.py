@@ -10,19 +10,9 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
-from tests.balancers.toy import (
-    SETTINGS,
-    Data,
-    Run,
-    Setting,
-    backward,
-    data,
-    moved,
-    names_of,
-    same,
-    step_of,
-    toy,
-)
+from tests.balancers.loop import Run, moved, same
+from tests.balancers.settings import SETTINGS, Setting
+from tests.balancers.toy import Data, backward, data, names_of, step_of, toy
 from torch import Tensor, nn
 from torch.testing import assert_close
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import weakref
 
 import pytest
-from tests.balancers.toy import SETTINGS, Run, Setting, backward, data, step_of
+from tests.balancers.loop import Run
+from tests.balancers.settings import SETTINGS, Setting
+from tests.balancers.toy import backward, data, step_of
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)

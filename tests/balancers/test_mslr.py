@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.balancers.toy import Data, Run, Setting, Toy, backward, data, encoders, moved, names_of, same, step_of, toy
+from tests.balancers.loop import Run, moved, same
+from tests.balancers.settings import Setting
+from tests.balancers.toy import Data, Toy, backward, data, encoders, names_of, step_of, toy
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.testing import assert_close

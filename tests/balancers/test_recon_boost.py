@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.balancers.toy import Run, Setting, backward, data, encoders, names_of, same, step_of
+from tests.balancers.loop import Run, same
+from tests.balancers.settings import Setting
+from tests.balancers.toy import backward, data, encoders, names_of, step_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from scipy.cluster.vq import kmeans2
-from tests.balancers.toy import Run, Setting, data, encoders, same
+from tests.balancers.loop import Run, same
+from tests.balancers.settings import Setting
+from tests.balancers.toy import data, encoders
 from torch import Tensor, nn
 from torch.testing import assert_close
 

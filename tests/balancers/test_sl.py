@@ -8,7 +8,8 @@ from math import log
 
 import pytest
 import torch
-from tests.balancers.toy import CLASSES, SETTINGS, Data, Toy, backward, data, encoders, names_of, step_of, toy
+from tests.balancers.settings import SETTINGS
+from tests.balancers.toy import CLASSES, Data, Toy, backward, data, encoders, names_of, step_of, toy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,9 @@ def test_a_mouth_that_opens_moves_the_lower_half_alone(tmp_path: Path) -> None:
     assert lower[changes].min() > 3 * lower[~changes].max()
     assert lower[changes].min() > 3 * upper[changes].max()
     mouth = stream.values[:, COLUMNS["mouth_01"] :]
-    closed, opened = mouth[2:4].mean(0), mouth[6:8].mean(0)
-    noise = np.linalg.norm(mouth[10:12].mean(0) - closed)
-    assert np.linalg.norm(opened - closed) > 5 * noise
+    closed, opened = ([mouth[n + 2 : n + 4].mean(0) for n in starts] for starts in ((0, 8, 16), (4, 12, 20)))
+    tremble = np.mean([np.linalg.norm(one - other) for one, other in combinations(closed, 2)])
+    assert np.mean([np.linalg.norm(one - other) for one, other in product(opened, closed)]) > 3 * tremble
 
 
 def test_light_changes_brightness_and_contrast_but_no_shape(tmp_path: Path) -> None:
@@ -125,6 +126,25 @@ def test_the_larger_face_is_taken_and_then_followed() -> None:
         box = tracker.follow(grey(60 - step, 40 + step))
         assert box is not None
         assert box.x == pytest.approx(100, abs=6)
+
+
+def test_the_detector_looks_at_every_third_picture_of_a_face_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker, looks = FaceTracker(rate=25.0), 0
+    looked = tracker._detected
+
+    def count(grey: Any, last: Box | None) -> Box | None:
+        nonlocal looks
+        looks += 1
+        return looked(grey, last)
+
+    monkeypatch.setattr(tracker, "_detected", count)
+    pictures = [*(face(100 + 2 * n) for n in range(7)), blank(), blank()]
+    found = []
+    for picture in pictures:
+        tracker.follow(np.asarray(picture.mean(axis=2), np.uint8))
+        found.append(looks)
+    # A picture that does not resemble the last is looked at at once.
+    assert found == [1, 1, 1, 2, 2, 2, 3, 4, 5]
 
 
 def test_another_face_is_taken_only_after_the_first_is_lost() -> None:

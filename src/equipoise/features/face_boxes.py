@@ -69,7 +69,7 @@ class FaceBoxes:
 
     def settings(self) -> dict[str, Any]:
         """See :class:`equipoise.features.stream.Extractor`."""
-        return {"name": "face-boxes", "arguments": {"rate": self._rate}, "version": 1, "opencv": self._version}
+        return {"name": "face-boxes", "arguments": {"rate": self._rate}, "version": 2, "opencv": self._version}
 
     def extract(self, clip: Clip) -> FeatureStream:
         """See :class:`equipoise.features.stream.Extractor`."""
@@ -78,7 +78,7 @@ class FaceBoxes:
     def _rows(self, clip: Clip) -> Iterator[tuple[float, Row | None]]:
         import cv2
 
-        tracker = FaceTracker()
+        tracker = FaceTracker(self._rate)
         before: tuple[Box, Crop] | None = None
         threads = cv2.getNumThreads()
         for picture in clip.pictures(self._rate, longest_side=LONGEST_SIDE):
