@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.balancers.loop import Run, moved
-from tests.balancers.settings import Setting
+from tests.balancers.loop import Run, Setting, moved
 from tests.balancers.toy import backward, data, encoders, names_of, step_of, toy
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_

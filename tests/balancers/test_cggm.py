@@ -7,8 +7,7 @@ from math import log
 
 import pytest
 import torch
-from tests.balancers.loop import Run
-from tests.balancers.settings import Setting
+from tests.balancers.loop import Run, Setting
 from tests.balancers.toy import Data, Toy, backward, data, encoders, names_of, toy
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.balancers.loop import Run, moved, same
-from tests.balancers.settings import Setting
+from tests.balancers.loop import Run, Setting, moved, same
 from tests.balancers.toy import Data, Toy, backward, data, encoders, names_of, step_of, toy
 from torch import Tensor, nn
 from torch.nn import functional as F

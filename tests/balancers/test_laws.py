@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
-from tests.balancers.loop import Run, moved, same
-from tests.balancers.settings import SETTINGS, Setting
+from tests.balancers.loop import Run, Setting, moved, same
+from tests.balancers.settings import SETTINGS
 from tests.balancers.toy import Data, backward, data, names_of, step_of, toy
 from torch import Tensor, nn
 from torch.testing import assert_close

@@ -3,8 +3,8 @@ from __future__ import annotations
 import weakref
 
 import pytest
-from tests.balancers.loop import Run
-from tests.balancers.settings import SETTINGS, Setting
+from tests.balancers.loop import Run, Setting
+from tests.balancers.settings import SETTINGS
 from tests.balancers.toy import backward, data, step_of
 
 

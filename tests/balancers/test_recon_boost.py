@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.balancers.loop import Run, same
-from tests.balancers.settings import Setting
+from tests.balancers.loop import Run, Setting, same
 from tests.balancers.toy import backward, data, encoders, names_of, step_of
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -8,8 +8,7 @@ from math import exp, factorial, log, sqrt, tanh
 
 import pytest
 import torch
-from tests.balancers.loop import Run, same
-from tests.balancers.settings import Setting
+from tests.balancers.loop import Run, Setting, same
 from tests.balancers.toy import CLASSES, Data, Toy, backward, data, encoders, names_of, step_of, toy
 from torch import Tensor, nn
 from torch.nn import functional as F

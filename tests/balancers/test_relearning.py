@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 from scipy.cluster.vq import kmeans2
-from tests.balancers.loop import Run, same
-from tests.balancers.settings import Setting
+from tests.balancers.loop import Run, Setting, same
 from tests.balancers.toy import data, encoders
 from torch import Tensor, nn
 from torch.testing import assert_close

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from equipoise import (
-    Modalities,
-    Step,
-)
+from equipoise import Modalities, Step
 from equipoise.core import SubsetPredict
 
 CLASSES = 3
