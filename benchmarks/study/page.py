@@ -75,7 +75,9 @@ def controls(figures: Found) -> Table:
     rows = []
     for name in named(figures, CONTROLS):
         each = [figures.get((*column, name)) for column in columns(figures)]
-        rows.append((name, *(None if one is None else Spread(one["mean"], one["sd"], len(one["seeds"] or ())) for one in each)))
+        rows.append(
+            (name, *(None if one is None else Spread(one["mean"], one["sd"], len(one["values"])) for one in each))
+        )
     return Table("Controls", ("control", *(title(*column) for column in columns(figures))), tuple(rows))
 
 

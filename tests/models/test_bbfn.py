@@ -8,12 +8,12 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 from tests.models.builders import DIMS, LENGTHS, emptied, make_batch, rows
+from tests.models.learning import DATA_DIMS, few_utterances
 from torch import Tensor
 from torch.nn import functional as F
 
 from equipoise.balancers import AGS
 from equipoise.core import Batch
-from equipoise.data.synthetic import synthetic
 from equipoise.models import BBFN, Output
 from equipoise.training.loop import fit
 from equipoise.training.steps import make_step
@@ -254,10 +254,9 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    dims, lengths = {"text": 6, "audio": 5, "vision": 4}, {"text": (1, 4), "audio": (2, 6), "vision": (1, 5)}
-    data = synthetic(tmp_path / "data", n=60, dims=dims, lengths=lengths)
+    data = few_utterances(tmp_path / "data")
     torch.manual_seed(0)
-    model = BBFN(dims=dims, hidden=8, heads=2, layers=2, dropout=0.0)
+    model = BBFN(dims=DATA_DIMS, hidden=8, heads=2, layers=2, dropout=0.0)
     train = data.split("train")
     whole = train.batch(range(len(train)))
 

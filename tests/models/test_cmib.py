@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import torch
 from tests.models.builders import DIMS, emptied, make_batch
+from tests.models.learning import DATA_DIMS, epoch_losses, few_utterances
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from equipoise.data.synthetic import synthetic
 from equipoise.models import CMIB
 from equipoise.models.cmib import divergence
-from equipoise.training.loop import fit
 
 
 def _cmib(**given: Any) -> Any:
@@ -168,15 +167,8 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    dims, lengths = {"text": 6, "audio": 5, "vision": 4}, {"text": (1, 4), "audio": (2, 6), "vision": (1, 5)}
-    data = synthetic(tmp_path / "data", n=60, dims=dims, lengths=lengths)
-    torch.manual_seed(0)
-    model = CMIB(dims=dims, hidden=6, heads=2, layers=1, bottleneck=16, dropout=0.0)
-    losses: list[float] = []
-
-    def note(_step: int, _steps: int, row: Any) -> None:
-        if row is not None:
-            losses.append(row["train_loss"])
-
-    fit(model, train=data.split("train"), valid=data.split("valid"), epochs=4, batch_size=14, lr=0.01, progress=note)
+    data = few_utterances(tmp_path / "data")
+    losses = epoch_losses(
+        lambda: CMIB(dims=DATA_DIMS, hidden=6, heads=2, layers=1, bottleneck=16, dropout=0.0), data, lr=0.01
+    )
     assert losses[-1] < losses[0]

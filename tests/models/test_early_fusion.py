@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 import torch
 from tests.models.builders import DIMS, Lookup, make_batch, rows
+from tests.models.learning import DATA_DIMS, epoch_losses, few_utterances
 from torch import Tensor
 
-from equipoise.data import synthetic
 from equipoise.models import EarlyFusion
-from equipoise.training.loop import fit
 
 
 def _early(**given: Any) -> EarlyFusion:
@@ -134,17 +133,10 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    dims, lengths = {"text": 6, "audio": 5, "vision": 4}, {"text": (1, 4), "audio": (2, 6), "vision": (1, 5)}
-    data = synthetic(tmp_path / "data", n=60, dims=dims, lengths=lengths, task="classification")
-    torch.manual_seed(0)
-    model = EarlyFusion(dims=dims, outputs=3, hidden=4, dropout=0.0)
-    losses: list[float] = []
-
-    def note(_step: int, _steps: int, row: Any) -> None:
-        if row is not None:
-            losses.append(row["train_loss"])
-
+    data = few_utterances(tmp_path / "data", task="classification")
     # 42 rows in batches of 41: the last of each epoch is a sample alone.
-    fit(model, train=data.split("train"), valid=data.split("valid"), epochs=6, batch_size=41, lr=0.02, progress=note)
+    losses = epoch_losses(
+        lambda: EarlyFusion(dims=DATA_DIMS, outputs=3, hidden=4, dropout=0.0), data, epochs=6, batch_size=41
+    )
     assert len(data.split("train")) % 41 == 1
     assert losses[-1] < losses[0]

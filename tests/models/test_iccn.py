@@ -8,13 +8,12 @@ import pytest
 import torch
 from scipy.signal import correlate2d
 from tests.models.builders import DIMS, LENGTHS, Lookup, emptied, make_batch, rows, with_tokens
+from tests.models.learning import DATA_DIMS, epoch_losses, few_utterances
 from torch import Tensor
 
 from equipoise.core import Batch
-from equipoise.data.synthetic import synthetic
 from equipoise.functional import canonical_correlations, cca_loss
 from equipoise.models import ICCN
-from equipoise.training.loop import fit
 
 SMALL: dict[str, Any] = {"hidden": 5, "text_hidden": 7, "channels": 3, "interaction": 2}
 
@@ -188,15 +187,6 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    dims, lengths = {"text": 6, "audio": 5, "vision": 4}, {"text": (1, 4), "audio": (2, 6), "vision": (1, 5)}
-    data = synthetic(tmp_path / "data", n=60, dims=dims, lengths=lengths)
-    torch.manual_seed(0)
-    model = ICCN(dims=dims, **SMALL, dropout=0.0)
-    losses: list[float] = []
-
-    def note(_step: int, _steps: int, row: Any) -> None:
-        if row is not None:
-            losses.append(row["train_loss"])
-
-    fit(model, train=data.split("train"), valid=data.split("valid"), epochs=4, batch_size=14, lr=0.02, progress=note)
+    data = few_utterances(tmp_path / "data")
+    losses = epoch_losses(lambda: ICCN(dims=DATA_DIMS, **SMALL, dropout=0.0), data)
     assert losses[-1] < losses[0]

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 from tests.models.builders import DIMS, make_batch
+from tests.models.learning import DATA_DIMS, epoch_losses, few_utterances
 
-from equipoise.data.synthetic import synthetic
 from equipoise.models import LMF
-from equipoise.training.loop import fit
 
 
 def _lmf(**given: Any) -> Any:
@@ -125,15 +124,6 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    dims, lengths = {"text": 6, "audio": 5, "vision": 4}, {"text": (1, 4), "audio": (2, 6), "vision": (1, 5)}
-    data = synthetic(tmp_path / "data", n=60, dims=dims, lengths=lengths)
-    torch.manual_seed(0)
-    model = LMF(dims=dims, hidden=4, text_hidden=4, text_out=4, dropout=0.0)
-    losses: list[float] = []
-
-    def note(_step: int, _steps: int, row: Any) -> None:
-        if row is not None:
-            losses.append(row["train_loss"])
-
-    fit(model, train=data.split("train"), valid=data.split("valid"), epochs=4, batch_size=14, lr=0.02, progress=note)
+    data = few_utterances(tmp_path / "data")
+    losses = epoch_losses(lambda: LMF(dims=DATA_DIMS, hidden=4, text_hidden=4, text_out=4, dropout=0.0), data)
     assert losses[-1] < losses[0]

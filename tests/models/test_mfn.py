@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 import torch
 from tests.models.builders import DIMS, make_batch, rows
+from tests.models.learning import DATA_DIMS, epoch_losses, few_utterances
 from torch import Tensor, nn
 
-from equipoise.data.synthetic import synthetic
 from equipoise.layers import Sequence
 from equipoise.models import MFN
 from equipoise.models._mfn import States, ViewLSTM, on_one_clock, resampled
-from equipoise.training.loop import fit
 
 SMALL: dict[str, Any] = {
     "memory": 5,
@@ -191,15 +190,8 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    dims, lengths = {"text": 6, "audio": 5, "vision": 4}, {"text": (1, 4), "audio": (2, 6), "vision": (1, 5)}
-    data = synthetic(tmp_path / "data", n=60, dims=dims, lengths=lengths)
-    torch.manual_seed(0)
-    model = MFN(dims=dims, hidden=4, output_hidden=8, dropout=0.0, output_dropout=0.0, **SMALL)
-    losses: list[float] = []
-
-    def note(_step: int, _steps: int, row: Any) -> None:
-        if row is not None:
-            losses.append(row["train_loss"])
-
-    fit(model, train=data.split("train"), valid=data.split("valid"), epochs=4, batch_size=14, lr=0.02, progress=note)
+    data = few_utterances(tmp_path / "data")
+    losses = epoch_losses(
+        lambda: MFN(dims=DATA_DIMS, hidden=4, output_hidden=8, dropout=0.0, output_dropout=0.0, **SMALL), data
+    )
     assert losses[-1] < losses[0]

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 from tests.models.builders import DIMS, LENGTHS, emptied, make_batch, rows
+from tests.models.learning import DATA_DIMS, epoch_losses, few_utterances
 from torch import Tensor, nn
 
 from equipoise.core import Batch
-from equipoise.data.synthetic import synthetic
 from equipoise.models import MISA, Output
-from equipoise.training.loop import fit
 
 NAMES = ("similarity", "difference", "reconstruction")
 
@@ -237,15 +236,8 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    dims, lengths = {"text": 6, "audio": 5, "vision": 4}, {"text": (1, 4), "audio": (2, 6), "vision": (1, 5)}
-    data = synthetic(tmp_path / "data", n=60, dims=dims, lengths=lengths)
-    torch.manual_seed(0)
-    model = MISA(dims=dims, hidden=8, feed_forward=16, dropout=0.0, transformer_dropout=0.0)
-    losses: list[float] = []
-
-    def note(_step: int, _steps: int, row: Any) -> None:
-        if row is not None:
-            losses.append(row["train_loss"])
-
-    fit(model, train=data.split("train"), valid=data.split("valid"), epochs=4, batch_size=14, lr=0.01, progress=note)
+    data = few_utterances(tmp_path / "data")
+    losses = epoch_losses(
+        lambda: MISA(dims=DATA_DIMS, hidden=8, feed_forward=16, dropout=0.0, transformer_dropout=0.0), data, lr=0.01
+    )
     assert losses[-1] < losses[0]

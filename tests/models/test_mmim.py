@@ -12,13 +12,13 @@ import torch.multiprocessing as mp
 from scipy.stats import multivariate_normal
 from tests.models import memory_ranks
 from tests.models.builders import DIMS, Lookup, emptied, make_batch, rows, with_tokens
+from tests.models.learning import DATA_DIMS, few_utterances
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 from torch.nn import functional as F
 
 from equipoise.balancers import AGS
 from equipoise.core import Batch
-from equipoise.data.synthetic import synthetic
 from equipoise.models import MMIM
 from equipoise.models._mmim import Entropy, Gaussian, contrast
 from equipoise.training.loop import fit
@@ -346,10 +346,9 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 
 @pytest.mark.parametrize("balanced", [False, True])
 def test_training_lowers_the_loss(tmp_path: Path, balanced: bool) -> None:
-    dims, lengths = {"text": 6, "audio": 5, "vision": 4}, {"text": (1, 4), "audio": (2, 6), "vision": (1, 5)}
-    data = synthetic(tmp_path / "data", n=60, dims=dims, lengths=lengths)
+    data = few_utterances(tmp_path / "data")
     torch.manual_seed(0)
-    model = MMIM(dims=dims, hidden=8, text_hidden=4, fusion_hidden=8, dropout=0.0)
+    model = MMIM(dims=DATA_DIMS, hidden=8, text_hidden=4, fusion_hidden=8, dropout=0.0)
     train = data.split("train")
     whole = train.batch(range(len(train)))
 

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 from tests.models.builders import DIMS, make_batch
+from tests.models.learning import DATA_DIMS, epoch_losses, few_utterances
 from torch import Tensor
 
 from equipoise.core import Batch
-from equipoise.data.synthetic import synthetic
 from equipoise.models import MulT
-from equipoise.training.loop import fit
 
 LENGTHS = {"text": (5, 2, 1, 3), "audio": (7, 3, 0, 6), "vision": (2, 6, 3, 0)}  # two samples lack a modality
 
@@ -213,16 +212,9 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    dims, lengths = {"text": 6, "audio": 5, "vision": 4}, {"text": (1, 4), "audio": (2, 6), "vision": (1, 5)}
-    data = synthetic(tmp_path / "data", n=60, dims=dims, lengths=lengths)
-    torch.manual_seed(0)
+    data = few_utterances(tmp_path / "data")
     still = {"dropout": 0.0, "text_dropout": 0.0, "output_dropout": 0.0}
-    model = MulT(dims=dims, hidden=4, heads=2, layers=1, self_layers=1, **still)  # type: ignore[arg-type]
-    losses: list[float] = []
-
-    def note(_step: int, _steps: int, row: Any) -> None:
-        if row is not None:
-            losses.append(row["train_loss"])
-
-    fit(model, train=data.split("train"), valid=data.split("valid"), epochs=4, batch_size=14, lr=0.01, progress=note)
+    losses = epoch_losses(
+        lambda: MulT(dims=DATA_DIMS, hidden=4, heads=2, layers=1, self_layers=1, **still), data, lr=0.01
+    )  # type: ignore[arg-type]
     assert losses[-1] < losses[0]

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 from tests.models.builders import DIMS, emptied, make_batch
+from tests.models.learning import DATA_DIMS, epoch_losses, few_utterances
 from torch import Tensor
 
-from equipoise.data.synthetic import synthetic
 from equipoise.models import PSP
 from equipoise.models.psp import positive_pairs
-from equipoise.training.loop import fit
 
 PAIR = {"audio": 3, "vision": 4}
 TEN = {"audio": (10,), "vision": (10,)}
@@ -185,15 +184,8 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    dims, lengths = {"text": 6, "audio": 5, "vision": 4}, {"text": (1, 4), "audio": (2, 6), "vision": (1, 5)}
-    data = synthetic(tmp_path / "data", n=60, dims=dims, lengths=lengths, task="classification")
-    torch.manual_seed(0)
-    model = PSP(dims=dims, outputs=3, hidden=4, classifier_hidden=8, dropout=0.0, lambda_pair=1.0)
-    losses: list[float] = []
-
-    def note(_step: int, _steps: int, row: Any) -> None:
-        if row is not None:
-            losses.append(row["train_loss"])
-
-    fit(model, train=data.split("train"), valid=data.split("valid"), epochs=4, batch_size=14, lr=0.02, progress=note)
+    data = few_utterances(tmp_path / "data", task="classification")
+    losses = epoch_losses(
+        lambda: PSP(dims=DATA_DIMS, outputs=3, hidden=4, classifier_hidden=8, dropout=0.0, lambda_pair=1.0), data
+    )
     assert losses[-1] < losses[0]

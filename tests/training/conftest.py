@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from tests.models.builders import DIMS
+from tests.training.saved_models import info
 
 from equipoise.data import Dataset
 from equipoise.data.synthetic import synthetic
-from equipoise.models import LateFusion
+from equipoise.models import LMF, LateFusion
+from equipoise.training.pretrained import save_pretrained
 
 SMALL = {
     "n": 60,
@@ -39,3 +43,10 @@ def make_model(dataset: Dataset) -> Callable[..., LateFusion]:
         return LateFusion(dims=dims, **settings)  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """The folder of a small model that was saved."""
+    torch.manual_seed(0)
+    return save_pretrained(LMF(dims=DIMS, hidden=4), tmp_path / "saved", info())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.cli.console import add_json_flag, print_json, print_table
 from equipoise.cli.engine import add_engine_flags, engine_held, jobs_of
-from equipoise.cli.tuning import Told, run_finals, run_trials, write_trials
+from equipoise.cli.tuning import Ask, Told, run_finals, run_trials, write_trials
 
 if TYPE_CHECKING:
     from equipoise.experiments.cell import Cell
@@ -92,18 +93,21 @@ def run(args: argparse.Namespace) -> int:
         merge(store, Path(other))
     done, failed = store.ids(), set() if args.retry_failed else store.ids("failed")
     retry = args.retry_failed and not args.dry_run
-    tuner = Tuner(studies, store, keep=not args.dry_run, retry=retry) if studies else None
-    cells = plan(grid) if tuner is None else tuner.cells()
-    waiting = [cell for cell in cells if cell.id not in done | failed] if tuner is None else tuner.waiting()
-    clock = clock_of(store, cells, jobs)
-    if args.dry_run:
-        return dry_run(cells, waiting, clock, json=args.json)
-    if tuner is None:
-        try_out(waiting, clock, 0.0)
-    else:  # a trial of each kind; of the others one a dataset, for they differ from trials in the test split alone
-        finals = {cell.dataset: cell for cell in waiting if cell.split == "test"}
-        try_out([*(cell for cell in waiting if cell.split == "valid"), *finals.values()], clock, 0.0)
-    return compare(cells, waiting, store, clock, args, tuner)
+    with contextlib.ExitStack() as stack:
+        tuner = Tuner(studies, store, keep=not args.dry_run, retry=retry) if studies else None
+        if tuner is not None:
+            stack.callback(tuner.close)
+        cells = plan(grid) if tuner is None else tuner.cells()
+        waiting = [cell for cell in cells if cell.id not in done | failed] if tuner is None else tuner.waiting()
+        clock = clock_of(store, cells, jobs)
+        if args.dry_run:
+            return dry_run(cells, waiting, clock, json=args.json)
+        if tuner is None:
+            try_out(waiting, clock, 0.0)
+        else:  # a trial of each kind; of the others one a dataset, for they differ from trials in the test split alone
+            finals = {cell.dataset: cell for cell in waiting if cell.split == "test"}
+            try_out([*(cell for cell in waiting if cell.split == "valid"), *finals.values()], clock, 0.0)
+        return compare(cells, waiting, store, clock, args, tuner)
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
@@ -202,13 +206,12 @@ def compare(
     from equipoise.experiments.pool import run_cells
     from equipoise.experiments.train import train_cells
 
-    def execute(batch: Sequence[Cell], told: Told) -> None:
+    def execute(batch: Sequence[Cell], told: Told, ask: Ask | None = None) -> None:
         for cell in batch:
             if args.retry_failed or tuner is None:
                 store.forget(cell.id)
-        run_cells(
-            batch, train_cells(store), store, jobs=clock.jobs, told=told, engine=args.engine, address=args.address
-        )
+        how: dict[str, Any] = {"jobs": clock.jobs, "engine": args.engine, "address": args.address}
+        run_cells(batch, train_cells(store), store, told=told, ask=ask, **how)
 
     with engine_held(args, clock.jobs), grid_progress(cells, waiting, clock) as told:
         if tuner is None:

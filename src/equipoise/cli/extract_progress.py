@@ -40,7 +40,7 @@ def extract_progress(waiting: Sequence[ClipWork], known: int) -> Iterator[Told]:
 
     def told(work: ClipWork, what: str, seconds: float) -> None:
         nonlocal failed
-        if what in ("done", "failed"):
+        if what in ("done", "failed", "elsewhere"):
             left.pop(work.id, None)
             failed += what == "failed"
         show(not left)

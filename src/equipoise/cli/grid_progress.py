@@ -41,7 +41,7 @@ def grid_progress(cells: Sequence[Cell], waiting: Sequence[Cell], clock: Clock) 
             begun[cell.id] = time.monotonic()
         else:
             begun.pop(cell.id, None)
-        if what in ("done", "failed"):
+        if what in ("done", "failed", "elsewhere"):
             left.pop(cell.id, None)
             failed += what == "failed"
         if what == "done":

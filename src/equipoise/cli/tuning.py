@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from equipoise.experiments.cell import Cell
+    from equipoise.experiments.pool import Asked
     from equipoise.experiments.tuner import Tuner
 
 Told = Callable[["Cell", str, float], None]
-Run = Callable[[Sequence["Cell"], Told], None]
+Ask = Callable[["Cell"], "Asked"]
+Run = Callable[[Sequence["Cell"], Told, "Ask | None"], None]
 
 
 def run_trials(tuner: Tuner, stand_ins: Sequence[Cell], run: Run, told: Told) -> None:
     """Try settings until every study has all of its trials."""
     while batch := tuner.advance():
-        run(list({cell.id: cell for cell in batch.values()}.values()), standing_in(batch, stand_ins, told))
+        shown = standing_in(batch, stand_ins, told)
+
+        def tell(cell: Cell, what: str, seconds: float, shown: Told = shown) -> None:
+            tuner.heard(cell, what)
+            shown(cell, what, seconds)
+
+        run(list({cell.id: cell for cell in batch.values()}.values()), tell, tuner.ask)
 
 
 def run_finals(tuner: Tuner, stand_ins: Sequence[Cell], run: Run, told: Told) -> None:
@@ -28,7 +36,7 @@ def run_finals(tuner: Tuner, stand_ins: Sequence[Cell], run: Run, told: Told) ->
     slots = {(cell.kind, cell.seed): cell.id for cell in stand_ins}
     finals = tuner.finals()
     batch = {slots.get((cell.kind, cell.seed), cell.id): cell for cell in finals}
-    run(list({cell.id: cell for cell in finals}.values()), standing_in(batch, stand_ins, told))
+    run(list({cell.id: cell for cell in finals}.values()), standing_in(batch, stand_ins, told), None)
 
 
 def standing_in(batch: Mapping[str, Cell], stand_ins: Sequence[Cell], told: Told) -> Told:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing.context import BaseContext
-from typing import Protocol
+from typing import Literal, Protocol
 
 from equipoise.experiments.local_engine import local_engine
 from equipoise.experiments.store import Store
@@ -19,7 +19,12 @@ BUSY_SECONDS = 0.5
 ENGINES = ("local", "ray")
 
 Told = Callable[[W, str, float], None]
-"""Called with a cell, what became of it (``"start"``, ``"done"``, ``"failed"``, ``"died"``), and its seconds."""
+"""Called with a cell, what became of it, and its seconds.
+
+It is ``"start"``, ``"done"``, ``"failed"`` or ``"died"``, and ``"elsewhere"`` where another process has its result.
+"""
+
+Asked = Literal["ours", "busy", "elsewhere"]
 
 
 class Engine(Protocol):
@@ -48,6 +53,7 @@ def run_cells(
     attempts: int = ATTEMPTS,
     limit_seconds: float | None = None,
     told: Told[W] | None = None,
+    ask: Callable[[W], Asked] | None = None,
     engine: str = "local",
     address: str | None = None,
     context: BaseContext | None = None,
@@ -67,6 +73,8 @@ def run_cells(
         attempts: how often a cell may lose its worker before it counts as failed.
         limit_seconds: a cell that takes longer is ended, and recorded as failed at once; None for no limit.
         told: hears of everything, in this process.
+        ask: asked before a cell is started: ``"busy"`` puts it off, ``"elsewhere"`` says that its result is kept by
+            others and not needed here; None starts it in any case.
         engine: ``"local"``, or ``"ray"`` for the machines of a Ray cluster. There a node that sees the store writes
             into it; from any other the result and its run directory (without checkpoints) come back and are written
             here. A node that is lost costs its cells an attempt.
@@ -99,10 +107,19 @@ def run_cells(
     else:
         chosen = local_engine(execute, store, limit_seconds=limit_seconds, context=context)
     with chosen as running:
-        _drive(running, waiting, store, jobs, attempts, told or (lambda cell, what, seconds: None))
+        tell = told or (lambda cell, what, seconds: None)
+        _drive(running, waiting, store, jobs, attempts, tell, ask or (lambda cell: "ours"))
 
 
-def _drive(engine: Engine, waiting: deque[W], store: Store, jobs: int, attempts: int, tell: Told[W]) -> None:
+def _drive(
+    engine: Engine,
+    waiting: deque[W],
+    store: Store,
+    jobs: int,
+    attempts: int,
+    tell: Told[W],
+    ask: Callable[[W], Asked],
+) -> None:
     deaths: dict[str, int] = {}
     busy: deque[tuple[float, W]] = deque()  # held by another process, with the time of the next look
     while waiting or busy or engine.running:
@@ -110,9 +127,15 @@ def _drive(engine: Engine, waiting: deque[W], store: Store, jobs: int, attempts:
             waiting.append(busy.popleft()[1])
         while waiting and engine.running < jobs:
             cell = waiting.popleft()
-            if not (store.done(cell.id) or store.failed(cell.id)):  # another process may have been quicker
+            quicker = store.done(cell.id) or store.failed(cell.id)  # another process that fills this store
+            asked = "elsewhere" if quicker else ask(cell)
+            if asked == "ours":
                 engine.start(cell)
                 tell(cell, "start", 0.0)
+            elif asked == "busy":
+                busy.append((time.monotonic() + BUSY_SECONDS, cell))
+            else:
+                tell(cell, "elsewhere", 0.0)
         if not engine.running:
             time.sleep(BUSY_SECONDS if busy else 0)
             continue

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from equipoise.experiments.cell import Cell
+from equipoise.experiments.pool import Asked
 from equipoise.experiments.store import Store
-from equipoise.experiments.study import Study, Trial, distributions, frozen, quiet_optuna
-from equipoise.metrics import better
+from equipoise.experiments.study import Study, Trial
+from equipoise.experiments.trial_database import TrialDatabase
 
 DATABASE = "tuning.db"
 
@@ -19,7 +21,8 @@ class Tuner:
 
     What a study tries next follows from its settings and from results alone, and results lie in the store, one a
     training. So nothing else has to be kept; that the trials stand in an Optuna database too is for whoever wants to
-    look at them with Optuna's own tools, and for machines that share a database but no store.
+    look at them with Optuna's own tools, and for machines that share a database but no store. Where it has a trial's
+    figure, that one counts: so all machines go on from the same.
 
     Args:
         studies: of one grid; their trials go to one database, which is made here.
@@ -29,6 +32,7 @@ class Tuner:
 
     Raises:
         ValueError: no Optuna, or a database that can't be opened.
+        OSError: the database no longer answers; so do `advance`, `ask` and `heard`.
     """
 
     def __init__(
@@ -36,24 +40,34 @@ class Tuner:
     ) -> None:
         self.studies = list(studies)
         self.store = store
+        self.told: dict[str, list[Trial]] = {study.id: [] for study in self.studies}
         self._retry = retry
         self._retried: set[str] = set()
-        self._kept: dict[str, Any] = {}
-        self.told: dict[str, list[Trial]] = {study.id: [] for study in self.studies}
-        if keep and store is not None and self.studies:
-            self._open(store)
+        self._values: dict[str, float | None] = {}  # of the database, by cells
+        self._again: set[str] = set()  # cells whose failure there doesn't count
         self._ahead: set[str] = set()
         self._proposals: dict[str, tuple[int, list[Trial]]] = {}
         self._cells: dict[str, Cell] = {}
+        self._slots: dict[str, list[tuple[Study, Trial]]] = {}
+        self._database: TrialDatabase | None = None
+        if keep and store is not None and self.studies:
+            url = self.studies[0].tuning.storage or f"sqlite:///{(store.root / DATABASE).resolve()}"
+            self._database = TrialDatabase(url, self.studies)
+            for study in self.studies:
+                self.told[study.id] = self._kept(study)
         self.advance()
 
     def advance(self) -> dict[str, Cell]:
         """Take in the results that have come, and say what to train now: ``{slot: cell}``; empty when all is tried."""
         found: dict[str, Cell] = {}
         self._ahead.clear()
+        self._slots.clear()
         for study in self.studies:
+            self._look(study)
             while ahead := self._proposed(study):
                 cells = [self._cell(study, trial) for trial in ahead]
+                for trial, cell in zip(ahead, cells, strict=True):
+                    self._slots.setdefault(cell.id, []).append((study, replace(trial, cell=cell.id)))
                 told = self._tell(study, ahead, cells)
                 if told < len(ahead):
                     left = {_slot(study, trial.number): cell for trial, cell in zip(ahead, cells, strict=True)}
@@ -61,6 +75,33 @@ class Tuner:
                     self._ahead |= left.keys() - found.keys()
                     break
         return found
+
+    def ask(self, cell: Cell) -> Asked:
+        """Whether a trial may be trained here and now; from then on it is held, until it is `heard` of."""
+        if self._database is None:
+            return "ours"
+        if not self._database.claim(cell.id):
+            return "busy"
+        for study, _ in self._slots.get(cell.id, ()):
+            self._look(study)
+        if cell.id in self._values:
+            self._database.release(cell.id)
+            return "elsewhere"
+        return "ours"
+
+    def heard(self, cell: Cell, what: str) -> None:
+        """A trial has come to its end: now the other machines may know."""
+        if self._database is None or what not in ("done", "failed", "elsewhere"):
+            return
+        for study, trial in self._slots.get(cell.id, ()):
+            if self._stored(cell):
+                self._keep(study, trial)
+        self._database.release(cell.id)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if self._database is not None:
+            self._database.close()
 
     def cells(self) -> list[Cell]:
         """All trials and trainings of the comparison; stand-ins (`Study.slots`) for those not known yet."""
@@ -130,8 +171,11 @@ class Tuner:
             self._cells[name] = study.trial_cell(trial)
         return self._cells[name]
 
-    def _known(self, cell: Cell) -> bool:
+    def _stored(self, cell: Cell) -> bool:
         return self.store is not None and (self.store.done(cell.id) or self.store.failed(cell.id))
+
+    def _known(self, cell: Cell) -> bool:
+        return cell.id in self._values or self._stored(cell)
 
     def _tell(self, study: Study, ahead: Sequence[Trial], cells: Sequence[Cell]) -> int:
         """Take in the results of the first of these, as far as there are any."""
@@ -141,54 +185,48 @@ class Tuner:
             if self.store.failed(cell.id) and cell.id not in self._retried:
                 self.store.forget(cell.id)
             self._retried.add(cell.id)
+        for trial, cell in zip(ahead, cells, strict=True):
+            if self._database is not None and cell.id not in self._values and self._stored(cell):
+                self._keep(study, replace(trial, cell=cell.id))
         for count, (trial, cell) in enumerate(zip(ahead, cells, strict=True)):
             if not self._known(cell):
                 return count
-            result = self.store.read(cell.id).get("result") or {"metrics": {}}
-            told = replace(trial, value=result["metrics"].get(study.metric), cell=cell.id)
-            self.told[study.id].append(told)
-            if study.id in self._kept:
-                self._kept[study.id].add_trial(frozen(told, distributions(study.search)))
+            value = self._values[cell.id] if cell.id in self._values else self._value(study, cell.id)
+            self.told[study.id].append(replace(trial, value=value, cell=cell.id))
         return len(ahead)
 
-    def _open(self, store: Store) -> None:
-        """Make or find every study in the database, before anything runs, and take in the trials that stand there."""
-        optuna = quiet_optuna()
-        url = self.studies[0].tuning.storage or f"sqlite:///{(store.root / DATABASE).resolve()}"
-        try:
-            database = optuna.storages.RDBStorage(url)
-            there = set(optuna.get_all_study_names(database))
-            for study in self.studies:
-                name = f"{study.cell.kind} [{study.id}]"
-                if name in there and self._retry and None in [each.value for each in self._read(name, database)]:
-                    optuna.delete_study(study_name=name, storage=database)
-                self._kept[study.id] = optuna.create_study(
-                    study_name=name,
-                    storage=database,
-                    direction="maximize" if better(study.metric) == "max" else "minimize",
-                    load_if_exists=True,
-                )
-                self.told[study.id] = self._read(name, database)[: study.tuning.trials]
-        except ImportError as error:
-            raise ValueError(f"{url} needs a driver: {error}. Install it, or leave `tuning.storage` out.") from None
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"The database of trials, {url}, can't be opened ({reason}). A SQLite file can be deleted: the results "
-                "of trials are in the store."
-            ) from None
+    def _value(self, study: Study, id: str) -> float | None:
+        """Of a trial whose result is in the store."""
+        result = (self.store.read(id) if self.store is not None else {}).get("result") or {"metrics": {}}
+        value: float | None = result["metrics"].get(study.metric)
+        return value
 
-    @staticmethod
-    def _read(name: str, database: Any) -> list[Trial]:
-        """The trials that have ended, without a gap; of two with one number, which two machines added, the first."""
-        optuna = quiet_optuna()
-        found: dict[int, Trial] = {}
-        for each in optuna.load_study(study_name=name, storage=database).trials:
-            kept = each.user_attrs
-            value = each.value if each.state == optuna.trial.TrialState.COMPLETE else None
-            trial = Trial(kept["number"], dict(each.params), kept["seed"], value, kept["cell"])
-            found.setdefault(trial.number, trial)
-        return [found[number] for number in range(len(found)) if number in found]
+    def _keep(self, study: Study, trial: Trial) -> None:
+        """Put what is in the store into the database, unless another machine was quicker."""
+        if self._database is not None:
+            self._database.add(study, replace(trial, value=self._value(study, trial.cell)))
+            self._again.discard(trial.cell)
+            self._look(study)
+
+    def _look(self, study: Study) -> list[Trial]:
+        """Learn what the database knows; of two trials of one cell the one with a figure."""
+        rows = [] if self._database is None else self._database.read(study)
+        for row in rows:
+            if row.value is not None or (row.cell not in self._again and self._values.get(row.cell) is None):
+                self._values[row.cell] = row.value
+        return rows
+
+    def _kept(self, study: Study) -> list[Trial]:
+        """What had been tried, without a gap; nothing where failures were tried again, for then it may be another."""
+        rows = [] if self._database is None else self._database.read(study)
+        failed = {row.cell for row in rows if row.value is None}
+        if self._retry:
+            self._again |= failed - {row.cell for row in rows if row.value is not None}
+        found = {row.number: row for row in rows}
+        if (self._retry and failed) or len(found) < len(rows):
+            return []
+        told = itertools.takewhile(found.__contains__, range(study.tuning.trials))
+        return [found[number] for number in told]
 
 
 def _slot(study: Study, number: int) -> str:

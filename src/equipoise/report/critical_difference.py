@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 ROW = 0.3  # inches from one label to the next
 BAR = 0.16  # and from one bar to the next
+MOST_NUMBERS = 15  # on the rank axis: more would run into each other
 TOP = 0.75  # from the rank axis to the edge above: numbers and the ruler
 
 
@@ -76,7 +78,8 @@ def _axis(axes: Axes, count: int, difference: float) -> None:
     axes.plot([1, count], [0, 0], color="black", linewidth=1.2)
     for rank in range(1, count + 1):
         axes.plot([rank, rank], [0, 0.08], color="black", linewidth=1.2)
-        axes.text(rank, 0.12, str(rank), ha="center", va="bottom")
+        if (rank - 1) % math.ceil(count / MOST_NUMBERS) == 0:
+            axes.text(rank, 0.12, str(rank), ha="center", va="bottom")
     # A ruler longer than the axis would say no more than that nothing can be told apart.
     shown = min(difference, count - 1.0)
     more = " (longer than the axis)" if difference > shown else ""
