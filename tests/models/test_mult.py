@@ -213,8 +213,8 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> No
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     data = few_utterances(tmp_path / "data")
-    still = {"dropout": 0.0, "text_dropout": 0.0, "output_dropout": 0.0}
+    still: dict[str, Any] = {"dropout": 0.0, "text_dropout": 0.0, "output_dropout": 0.0}
     losses = epoch_losses(
         lambda: MulT(dims=DATA_DIMS, hidden=4, heads=2, layers=1, self_layers=1, **still), data, lr=0.01
-    )  # type: ignore[arg-type]
+    )
     assert losses[-1] < losses[0]
