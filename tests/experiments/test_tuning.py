@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import signal
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from tests.experiments.landscape import SMALL, WIDE, scored, studies, tuned
 
 from equipoise.data import load, synthetic
 from equipoise.experiments.cell import Cell
@@ -27,35 +27,12 @@ from equipoise.experiments.tuning import make_tuning
 from equipoise.training.config import make_config
 from equipoise.training.run import run
 
-SMALL = {"LateFusion": {"model.hidden": 4, "model.encoder": "mean"}}
-WIDE = {"train.lr": {"low": 1e-5, "high": 1.0, "log": True}}
-
 
 @pytest.fixture(scope="module", name="data")
 def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "small"
     synthetic(path, n=60, seed=3)
     return path
-
-
-def studies(data: Path, **values: Any) -> list[Study]:
-    base = {"train.epochs": 1, **values.pop("base", {})}
-    start = {"datasets": {"small": str(data)}, "models": SMALL, "base": base, "seeds": [0, 1], "tuning": 3}
-    return plan_studies(make_grid({**start, **values}))
-
-
-def scored(cell: Cell) -> dict[str, Any]:
-    """A known landscape in place of a training: the best learning rate is 0.01, with a little luck of the seed."""
-    return {"metrics": {"mae": (math.log10(cell.config.train.lr) + 2) ** 2 + 1e-6 * cell.seed}}
-
-
-def tuned(found: list[Study], store: Store, *, at_once: int = 100, last_first: bool = False, **more: Any) -> Tuner:
-    """Trials on the known landscape, so many of each batch at once."""
-    tuner = Tuner(found, store, **more)
-    while batch := list(tuner.advance().values()):
-        for cell in (batch[::-1] if last_first else batch)[:at_once]:
-            store.put(cell.id, {"result": scored(cell)})
-    return tuner
 
 
 def test_every_method_and_control_gets_the_same_number_of_trials_and_rows_say_it(data: Path, tmp_path: Path) -> None:

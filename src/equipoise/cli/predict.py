@@ -152,7 +152,7 @@ def said_so(total: int) -> Iterator[Callable[[FileWork, str, float], None]]:
 
     def told(work: FileWork, what: str, seconds: float) -> None:
         nonlocal due, done
-        done += what in ("done", "failed")
+        done += what in ("done", "failed", "elsewhere")
         if done and (done == total or time.monotonic() >= due):
             due = time.monotonic() + SECONDS_BETWEEN_LINES
             left = (time.monotonic() - begun) / done * (total - done)

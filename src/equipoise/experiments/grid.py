@@ -10,7 +10,7 @@ from typing import Any
 from equipoise.balancers import BALANCERS
 from equipoise.experiments.overrides import Settings, lay, nested
 from equipoise.experiments.search import read_search
-from equipoise.experiments.tuning import Tuning, make_tuning
+from equipoise.experiments.tuning import Tuning, make_tuning, shown
 from equipoise.models import MODELS
 from equipoise.training.arguments import unknown
 from equipoise.training.config import MAX_SEED, ModelConfig, read_yaml
@@ -57,7 +57,10 @@ def load_grid(path: str | Path | None = None, given: Mapping[str, Any] | None = 
         FileNotFoundError: no such file, nor a preset that it starts from.
         ValueError: no YAML, an unknown key or name, an axis without entries: one line with the nearest valid name.
     """
-    values = {} if path is None else read_yaml(Path(path))
+    try:
+        values = {} if path is None else read_yaml(Path(path))
+    except ValueError as error:
+        raise ValueError(shown(str(error))) from None  # it may quote the URL of a database
     return make_grid({**values, **(given or {}), "base": _base(values.get("base"), (given or {}).get("base"))})
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from equipoise.training.arguments import unknown
@@ -29,7 +30,7 @@ class Tuning:
     trials: int
     seed: int = 0
     metric: str | None = None
-    storage: str | None = None
+    storage: str | None = field(default=None, repr=False)  # it may hold a password
     epochs: int | None = None
     sampler: Sampler = "tpe"
 
@@ -44,9 +45,9 @@ def make_tuning(value: Any) -> Tuning | None:
         return None
     values = {"trials": value} if isinstance(value, int) else value
     if not isinstance(values, Mapping):
-        raise ValueError(f"Grid key `tuning` should be a number of trials, or settings. Found {value!r}.")
+        raise ValueError(f"Grid key `tuning` should be a number of trials, or settings. Found {shown(repr(value))}.")
     for key in values:
-        if str(key) not in (names := [field.name for field in fields(Tuning)]):
+        if str(key) not in (names := [each.name for each in fields(Tuning)]):
             raise ValueError(unknown("grid key", str(key), names, prefix="tuning."))
     wanted = {
         "trials": ("a whole number, 1 or more", _whole(values.get("trials"), 1, MAX_SEED)),
@@ -58,8 +59,18 @@ def make_tuning(value: Any) -> Tuning | None:
     }
     for key, (what, right) in wanted.items():
         if not right:
-            raise ValueError(f"Grid key `tuning.{key}` should be {what}. Found {values.get(key)!r}.")
+            raise ValueError(f"Grid key `tuning.{key}` should be {what}. Found {shown(repr(values.get(key)))}.")
     return Tuning(**values)
+
+
+def shown(url: str) -> str:
+    """A URL, or a text with one in it, without its password.
+
+    >>> shown("postgresql://ada:secret@db/trials?sslmode=require")
+    'postgresql://ada:***@db/trials?sslmode=require'
+    """
+    url = re.sub(r"(://[^:/@]*:).*@", r"\1***@", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", url)
 
 
 def _whole(value: Any, low: int, high: int) -> bool:
