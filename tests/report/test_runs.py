@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.report.runs import read_columns, read_json, read_run, read_runs
+from equipoise.report.runs import read_columns, read_run, read_runs
 
 
 def write_run(folder: Path, loss: float = 1.0) -> Path:
@@ -65,12 +65,3 @@ def test_broken_csv_names_the_line(tmp_path: Path, text: str, message: str) -> N
 def test_empty_csv_has_no_columns(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("")
     assert read_columns(tmp_path / "m.csv") == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"), [("{", "not valid JSON"), ("[1]", "should hold a JSON object. Found a list")]
-)
-def test_broken_json_is_named(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "t.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_json(tmp_path / "t.json")

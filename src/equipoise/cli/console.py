@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from equipoise.report.tables import Table, to_plain, to_rich
+from equipoise.training.files import plain
 
 
 def add_models_flag(parser: argparse.ArgumentParser) -> None:
@@ -46,12 +45,4 @@ def print_table(table: Table) -> None:
 def print_json(content: Any) -> None:
     """Print JSON that any reader takes: a number that JSON lacks (NaN, infinity) becomes null."""
     ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-    print(json.dumps(_plain(content), indent=2, ensure_ascii=ascii_only, allow_nan=False))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json.dumps(plain(content), indent=2, ensure_ascii=ascii_only, allow_nan=False))

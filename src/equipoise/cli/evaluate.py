@@ -64,8 +64,8 @@ def score(folder: Path, data: str | None, split: str, drop: Sequence[str]) -> di
         FileNotFoundError: no run, or no dataset.
         ValueError: a run that has not finished, or data that do not fit it.
     """
-    from equipoise.report.runs import read_json
     from equipoise.training.evaluate import evaluate
+    from equipoise.training.files import read_json
     from equipoise.training.results import dataset_report, test_report
 
     trained, dataset = open_run(folder, data)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def marks_of(jobs: Sequence[Job]) -> dict[str, str]:
     """What must stand beside the figures of a dataset: that it is synthetic, that its splits leak."""
     from equipoise.report.results import dataset_marks
-    from equipoise.report.runs import read_json
+    from equipoise.training.files import read_json
 
     found: dict[str, str] = {}
     for job in jobs:

@@ -12,8 +12,9 @@ from torch import nn
 from equipoise.metrics import better
 from equipoise.report.card import model_card
 from equipoise.report.contributions import Contributions, contributions
-from equipoise.report.runs import read_columns, read_json, run_folders
+from equipoise.report.runs import read_columns, run_folders
 from equipoise.training.calibration import calibrate
+from equipoise.training.files import read_json
 from equipoise.training.model_info import describe
 from equipoise.training.pretrained import check_target, save_pretrained
 from equipoise.training.run import load_run

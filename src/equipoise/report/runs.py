@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from equipoise.training.files import read_json
 
 Columns = dict[str, list[float]]
 
@@ -95,18 +96,3 @@ def read_columns(path: Path) -> Columns:
                 message = f"{path}, line {line}: column `{name}` should hold numbers. Found {field!r}."
                 raise ValueError(message) from None
     return columns
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        ValueError: not JSON, or not an object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold a JSON object. Found a {type(content).__name__}.")
-    return content

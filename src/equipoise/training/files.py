@@ -1,12 +1,14 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and JSON that any reader takes."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 @contextmanager
@@ -46,3 +48,32 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no JSON, or no object with anything in it; one line.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}). Delete it and run again what wrote it.") from None
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path} should hold a JSON object. Delete it and run again what wrote it.")
+    return content
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it: mappings and sequences as dicts and lists, a number that JSON lacks as None.
+
+    >>> plain({"mae": float("nan"), "seeds": (0, 1)})
+    {'mae': None, 'seeds': [0, 1]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,12 +17,12 @@ from torch import Tensor
 from equipoise.data import Dataset, Split, load
 from equipoise.metrics import better, implausible, metric_intervals
 from equipoise.training.evaluate import Evaluation, Predictions
-from equipoise.training.files import replace_file
+from equipoise.training.files import plain, replace_file
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON in one move; numbers that JSON lacks (NaN, infinity) become null."""
-    replace_file(path, (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode())
+    replace_file(path, (json.dumps(plain(content), indent=1, allow_nan=False) + "\n").encode())
 
 
 def test_report(found: Evaluation, split: Split) -> dict[str, Any]:
@@ -142,11 +142,3 @@ def _leakage(path: str, samples: str) -> tuple[bool, tuple[str, ...]]:
 
     found = check_leakage(load(path))
     return found.leaks, found.messages
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from equipoise.training.accelerator import make_accelerator
 from equipoise.training.checkpoint import has_checkpoint, load_checkpoint
 from equipoise.training.config import RunConfig, dump_config, load_config
 from equipoise.training.evaluate import evaluate
-from equipoise.training.files import replace_file
+from equipoise.training.files import read_json, replace_file
 from equipoise.training.foreign import SOURCE, is_foreign, keep_source
 from equipoise.training.kept_epochs import epoch_keeper
 from equipoise.training.log import TABLES
@@ -106,7 +105,7 @@ def run(
     if resume:
         _check_same(out, config)
         if written.is_file():
-            return _read_json(written)
+            return read_json(written)
 
     splits = ("train", "valid", "test") if split == "test" else ("train", "valid")
     dataset = open_dataset(config.data, config.text, device=accelerator.device, splits=splits)
@@ -180,7 +179,7 @@ def run(
             report |= {"split": split, "metrics": found.metrics, "modalities": found.modalities, "loss": found.loss}
         if watch is not None:
             by = ("accuracy" if dataset.manifest.task == "classification" else "mae") if select == "last" else select
-            report["test_selected"] = best_on_test(_read_json(out / WATCHED), by, found.metrics)
+            report["test_selected"] = best_on_test(read_json(out / WATCHED), by, found.metrics)
         if split == "test":  # what splits share says something of the test split
             report["dataset"] = dataset_report(dataset)
         report |= {
@@ -189,7 +188,7 @@ def run(
         }
         write_json(written, report)
     accelerator.wait_for_everyone()
-    return _read_json(written)
+    return read_json(written)
 
 
 def run_seeds(
@@ -259,7 +258,7 @@ def _watch_test(
     test = dataset.split("test")
 
     def watch(epoch: int, model: nn.Module) -> None:
-        seen = _read_json(out / WATCHED) if (out / WATCHED).is_file() else {}
+        seen = read_json(out / WATCHED) if (out / WATCHED).is_file() else {}
         found = evaluate(model, test, modalities=names, loss=config.train.loss, quiet=True)
         # By epoch: one that runs again after a resume says the same again.
         seen[str(epoch)] = {"loss": found.loss, "metrics": found.metrics, "modalities": found.modalities}
@@ -307,13 +306,3 @@ def _clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
     for name in ("checkpoint", "epochs", "tensorboard", "robustness", "controls"):
         shutil.rmtree(out / name, ignore_errors=True)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}). Delete it and run the same command again.") from None
-    if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path} should hold a JSON object. Delete it and run the same command again.")
-    return content
