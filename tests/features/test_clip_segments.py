@@ -99,3 +99,11 @@ def test_segments_that_cannot_be_are_refused(tmp_path: Path) -> None:
         next(open_clip(path).audio(10))
     with pytest.raises(ValueError, match="`rate`"):
         next(open_clip(path).pictures(0))
+
+
+def test_a_jump_between_two_frames_of_sound_is_no_error_of_the_file(shared_data: Path) -> None:
+    # In MPEG-1 a jump lands anywhere, and half of the first frame can't be decoded. Nothing of the segment is lost.
+    clip = open_clip(shared_data / "clips" / "lbax4n.mpg", start=1.9, end=2.4)
+    whole = heard(open_clip(clip.path))
+    np.testing.assert_allclose(heard(clip), whole[round(1.9 * 16000) : round(2.4 * 16000)], atol=1e-3)
+    assert list(clip.notes) == []

@@ -57,6 +57,7 @@ def _because(problems: list[str]) -> str:
 def _frames(clip: Clip, kind: Kind, target: float | None, problems: list[str]) -> Iterator[tuple[float | None, Any]]:
     error_type = import_av().FFmpegError
     failed, in_row, says = 0, 0, ""
+    midway = target is not None  # a jump may land between pictures that need those before it
     with open_container(clip.path) as container:
         stream = audio_stream(container) if kind == "audio" else video_stream(container)
         if stream is None:  # `facts` saw one: the file has changed since
@@ -77,14 +78,15 @@ def _frames(clip: Clip, kind: Kind, target: float | None, problems: list[str]) -
                     break
                 frames = packet.decode()
             except error_type as error:
-                failed, in_row, says = failed + 1, in_row + 1, reason(error)
+                failed, in_row, says = failed + (not midway), in_row + 1, reason(error)
                 packets = container.demux(stream)  # the old one ends with its error
                 continue
             for frame in frames:
-                in_row, time = 0, getattr(frame, "time", None)
+                in_row, midway, time = 0, False, getattr(frame, "time", None)
                 yield None if time is None else timestamps.steady(time - zero), frame
     if timestamps.jumps:
         problems.append(f"{kind}: timestamps jump {timestamps.jumps} times; read on as if they did not")
     if failed:
         gave_up = "; given up there" if in_row >= _ERRORS else ""
-        problems.append(f"{kind}: {failed} errors of decoding ({says}){gave_up}")
+        errors = "1 error" if failed == 1 else f"{failed} errors"
+        problems.append(f"{kind}: {errors} of decoding ({says}){gave_up}")
