@@ -178,7 +178,8 @@ def test_the_scale_can_be_said(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.pkl", data)
     assert read(path).scale == "mosi"
     assert read(path).assumptions  # and says that this is a guess
-    assert read(path, scale="sims").label_range == (-1.0, 1.0)
+    assert read(path, scale="sims").scale == "sims"
+    assert import_dataset(path, tmp_path / "out", scale="sims").manifest.labels.range == (-1.0, 1.0)
     assert not read(path, scale="sims").assumptions
     with pytest.raises(DataError, match="Parameter `scale`"):
         read(path, scale="stars")

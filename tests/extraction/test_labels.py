@@ -66,7 +66,7 @@ def test_columns_are_renamed_and_values_translated(tmp_path: Path) -> None:
         scale="mosi",
     )
     assert found.splits == ["train", "test"]
-    assert (found.scale, found.label_range) == ("mosi", (-3.0, 3.0))
+    assert (found.scale, found.task) == ("mosi", "regression")
     tabbed = read_labels(table(tmp_path, "file\tlabel\nx.mp4\t2\n", "l.tsv"), tmp_path, split="val", task="regression")
     assert (tabbed.splits, tabbed.task, tabbed.assumptions) == (["valid"], "regression", ())
 

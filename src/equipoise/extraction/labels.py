@@ -11,12 +11,13 @@ from os import PathLike
 from pathlib import Path
 
 from equipoise.data.errors import DataError
-from equipoise.data.importers._common import RANGES, Array, checked_scale, refuse_split, split_name
-from equipoise.data.importers.tables import guess_task, parse_labels, read_columns
+from equipoise.data.importers._common import Array
+from equipoise.data.importers.tables import read_columns, read_splits, table_labels
 from equipoise.data.manifest import Scale, Task
 
 REQUIRED = ("file", "label")
-OPTIONAL = ("id", "split", "text", "start", "end", "group", "speaker", "label_text", "label_audio", "label_vision")
+MODALITIES = ("text", "audio", "vision")
+OPTIONAL = ("id", "split", "text", "start", "end", "group", "speaker", *(f"label_{name}" for name in MODALITIES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,28 +116,20 @@ def read_labels(
             f"Known: {', '.join((*REQUIRED, *OPTIONAL))}."
         )
     rows = _clips(path, folder, columns)
-    chosen = checked_scale(scale)
-    bounds = label_range or (RANGES[chosen] if chosen else None)
-    kind = task or guess_task(columns["label"], bounds)
-    labels, found = parse_labels(columns["label"], kind, classes, f"{path}: label")
-    single = {
-        name.removeprefix("label_"): parse_labels(columns[name], kind, found, f"{path}: {name}")[0]
-        for name in OPTIONAL
-        if name.startswith("label_") and name in columns
-    }
+    labels = table_labels(columns, MODALITIES, path, task=task, classes=classes, label_range=label_range, scale=scale)
     return ClipLabels(
         source=path.name,
         clips=rows,
-        task="classification" if kind == "classification" else "regression",
-        labels=labels,
-        classes=found,
-        label_range=bounds,
-        scale=chosen,
-        unimodal=single,
-        splits=_splits(path, columns.get("split"), split, split_values, len(rows)),
+        task=labels.task,
+        labels=labels.values,
+        classes=labels.classes,
+        label_range=label_range,
+        scale=labels.scale,
+        unimodal=labels.unimodal,
+        splits=read_splits(columns, path, split, split_values),
         groups=columns.get("group") or _files(columns["file"]),
         speakers=columns.get("speaker"),
-        assumptions=() if task else (f"the labels are {'classes' if kind == 'classification' else 'numbers'}",),
+        assumptions=labels.assumptions,
     )
 
 
@@ -197,13 +190,3 @@ def _find(folder: Path, file: str) -> Path:
     """The clip's path; a name may be written in another Unicode form on the disk than in the table."""
     forms = (file, unicodedata.normalize("NFC", file), unicodedata.normalize("NFD", file))
     return next((folder / form for form in forms if (folder / form).is_file()), folder / file)
-
-
-def _splits(
-    path: Path, cells: list[str] | None, split: str | None, values: Mapping[str, str] | None, size: int
-) -> list[str] | None:
-    if cells is not None:
-        refuse_split(split, str(path))
-        known = dict(values or {})
-        return [split_name(known.get(v, v), f"{path}: row {i + 2}") for i, v in enumerate(cells)]
-    return None if split is None else [split_name(split, "Parameter `split`")] * size

@@ -6,16 +6,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from equipoise.data.errors import DataError
+from equipoise.data.manifest import SCALE_RANGES, Scale, Task
 
 Array = npt.NDArray[Any]
-Scale = Literal["mosi", "sims"]
-RANGES: dict[Scale, tuple[float, float]] = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}
 SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
 
 
@@ -34,7 +33,7 @@ class ImportedData:
 
     name: str
     source: str
-    task: Literal["regression", "classification"]
+    task: Task
     modalities: Mapping[str, Iterable[Array]]
     labels: Array
     ids: Sequence[str]
@@ -194,9 +193,9 @@ def three_splits(content: Any, where: str) -> list[tuple[str, str, Any]]:
 
 def checked_scale(scale: str | None) -> Scale | None:
     """The scale, if it is one."""
-    if scale is not None and scale not in RANGES:
-        raise DataError(f"Parameter `scale` should be one of {', '.join(RANGES)}. Found `scale = {scale!r}`.")
-    return scale
+    if scale is not None and scale not in SCALE_RANGES:
+        raise DataError(f"Parameter `scale` should be one of {', '.join(SCALE_RANGES)}. Found `scale = {scale!r}`.")
+    return cast("Scale | None", scale)
 
 
 def class_indices(values: Sequence[str], classes: Sequence[str] | None, where: str) -> tuple[Array, list[str]]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from equipoise.data.errors import DataError
-from equipoise.data.importers._common import RANGES, Array, ImportedData, Rows, checked_scale, split_name
+from equipoise.data.importers._common import Array, ImportedData, Rows, checked_scale, split_name
 
 # Parts of the released files' names, in the order they are tried.
 ROLES = (
@@ -80,7 +80,6 @@ def read(
         labels=labels,
         ids=[segment.name for segment in segments],
         splits=splits,
-        label_range=RANGES[chosen],
         scale=chosen,
         texts=_texts(words, segments) if words else None,
         groups=[segment.video for segment in segments],

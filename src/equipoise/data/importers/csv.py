@@ -11,17 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from equipoise.data.errors import DataError
-from equipoise.data.importers._common import (
-    RANGES,
-    Array,
-    ImportedData,
-    Rows,
-    checked_scale,
-    load_array,
-    refuse_split,
-    split_name,
-)
-from equipoise.data.importers.tables import guess_task, parse_labels, read_columns
+from equipoise.data.importers._common import Array, ImportedData, Rows, load_array
+from equipoise.data.importers.tables import read_columns, read_splits, table_labels
 
 COLUMNS = ("id", "split", "label", "text", "speaker", "group")
 
@@ -55,45 +46,32 @@ def read(
     for key in ("id", "label"):
         if key not in columns:
             raise DataError(f"{path} has no column `{key}`. It has: {', '.join(columns)}.")
-    if "split" in columns:
-        refuse_split(split, str(path))
-        known = dict(split_values or {})
-        splits = [split_name(known.get(v, v), f"{path}: row {i + 2}") for i, v in enumerate(columns["split"])]
-    elif split:
-        splits = [split_name(split, "Parameter `split`")] * len(columns["id"])
-    else:
+    splits = read_splits(columns, path, split, split_values)
+    if splits is None:
         raise DataError(
             f"{path} has no column `split`. Name one, `--map split=COLUMN`, or one for all, `--split train`."
         )
-    chosen = checked_scale(scale)
-    bounds = label_range or (RANGES[chosen] if chosen else None)
-    kind = task or guess_task(columns["label"], bounds)
-    labels, class_names = parse_labels(columns["label"], kind, classes, f"{path}: label")
     files = [name for name in columns if name not in COLUMNS and not name.startswith("label_")]
-    single = {
-        name: parse_labels(columns[f"label_{name}"], kind, class_names, f"{path}: label_{name}")[0]
-        for name in files
-        if f"label_{name}" in columns
-    }
+    labels = table_labels(columns, files, path, task=task, classes=classes, label_range=label_range, scale=scale)
     modalities = {name: _features(path, columns["id"], name, columns[name]) for name in files}
     if not modalities and "text" not in columns:
         raise DataError(f"{path} has neither text nor a modality. It has: {', '.join(columns)}.")
     return ImportedData(
         name=path.stem,
         source=path.name,
-        task="classification" if kind == "classification" else "regression",
+        task=labels.task,
         modalities=modalities,
-        labels=labels,
+        labels=labels.values,
         ids=columns["id"],
         splits=splits,
-        label_range=bounds,
-        classes=class_names,
-        scale=chosen,
+        label_range=label_range,
+        classes=labels.classes,
+        scale=labels.scale,
         texts=columns.get("text"),
         groups=columns.get("group"),
         speakers=columns.get("speaker"),
-        unimodal_labels=single or None,
-        assumptions=() if task else (f"the labels are {'classes' if kind == 'classification' else 'numbers'}",),
+        unimodal_labels=labels.unimodal or None,
+        assumptions=labels.assumptions,
     )
 
 

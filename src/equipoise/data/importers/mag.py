@@ -14,7 +14,6 @@ import numpy as np
 
 from equipoise.data.errors import DataError
 from equipoise.data.importers._common import (
-    RANGES,
     Array,
     ImportedData,
     agree,
@@ -91,7 +90,6 @@ def read(path: Path, *, content: Any = None, scale: str | None = None) -> Import
         labels=np.array(labels, dtype=np.float32),
         ids=ids,
         splits=splits,
-        label_range=RANGES[chosen],
         scale=chosen,
         texts=texts,
         groups=videos(ids),

@@ -15,7 +15,6 @@ import numpy as np
 
 from equipoise.data.errors import DataError
 from equipoise.data.importers._common import (
-    RANGES,
     Array,
     ImportedData,
     agree,
@@ -27,6 +26,7 @@ from equipoise.data.importers._common import (
     trimmed,
     videos,
 )
+from equipoise.data.manifest import SCALE_RANGES
 from equipoise.data.unpickle import load_pickle
 
 UNIMODAL = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
@@ -83,7 +83,9 @@ def read(path: Path, *, content: Any = None, scale: str | None = None) -> Import
         columns["split"] += [split] * len(ids)
 
     chosen = checked_scale(scale) or ("sims" if single else "mosi")
-    assumed = () if scale else (f"labels are on the {chosen} scale, {list(RANGES[chosen])}; `scale` says otherwise",)
+    assumed = (
+        () if scale else (f"labels are on the {chosen} scale, {list(SCALE_RANGES[chosen])}; `scale` says otherwise",)
+    )
     return ImportedData(
         name=path.stem,
         source=path.name,
@@ -92,7 +94,6 @@ def read(path: Path, *, content: Any = None, scale: str | None = None) -> Import
         labels=np.concatenate(labels),
         ids=columns["id"],
         splits=columns["split"],
-        label_range=RANGES[chosen],
         scale=chosen,
         texts=columns["raw_text"] if has_text else None,
         groups=videos(columns["id"]),

@@ -14,7 +14,6 @@ import numpy as np
 
 from equipoise.data.errors import DataError
 from equipoise.data.importers._common import (
-    RANGES,
     SPLIT_NAMES,
     Array,
     ImportedData,
@@ -94,7 +93,6 @@ def read(
         columns.pop("text", None)
     sizes = {name: len(rows) for name, rows in modalities.items()}
     agree(str(path), label=n, split=len(splits), id=len(ids), **sizes, **{k: len(v) for k, v in columns.items()})
-    chosen = checked_scale(scale)
     kind, labels, class_names = labels_of(values["label"], task, classes, str(path))
     single = {
         m: labels_of(values[f"label_{m}"], kind, class_names, str(path))[1]
@@ -109,9 +107,9 @@ def read(
         labels=labels,
         ids=ids,
         splits=splits,
-        label_range=label_range or (RANGES[chosen] if chosen else None),
+        label_range=label_range,
         classes=class_names,
-        scale=chosen,
+        scale=checked_scale(scale),
         texts=columns.get("text"),
         groups=columns.get("group"),
         speakers=columns.get("speaker"),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from equipoise.data.errors import DataError
-from equipoise.data.importers._common import Array
+from equipoise.data.importers._common import Array, checked_scale, refuse_split, split_name
 from equipoise.data.importers.npz import labels_of
+from equipoise.data.manifest import Scale, Task
 
 
 def read_columns(path: Path, names: Mapping[str, str] | None = None) -> dict[str, list[str]]:
@@ -39,25 +41,98 @@ def read_columns(path: Path, names: Mapping[str, str] | None = None) -> dict[str
     }
 
 
-def guess_task(values: Sequence[str], bounds: tuple[float, float] | None) -> str:
-    """Regression where labels have bounds, or all are numbers and one has a point or a sign; else classification."""
-    return "regression" if bounds or _decimals(values) else "classification"
+def read_splits(
+    columns: Mapping[str, list[str]], path: Path, split: str | None, values: Mapping[str, str] | None
+) -> list[str] | None:
+    """Train, valid or test for each row: from the column ``split``, or one for all; None where neither is given.
 
-
-def parse_labels(
-    values: Sequence[str], task: str, classes: Sequence[str] | None, where: str
-) -> tuple[Array, list[str] | None]:
-    """``[N]`` float32, or ``[N]`` class indices and the names of the classes.
+    Args:
+        columns: of `read_columns`.
+        path: the table, for messages.
+        split: one for all rows, where there is no such column.
+        values: the column's values to train, valid or test.
 
     Raises:
-        DataError: what is no number, no class, or no task; one line that names ``where``.
+        DataError: an unknown split, or one for all rows beside a column that tells it.
     """
+    if "split" in columns:
+        refuse_split(split, str(path))
+        known = dict(values or {})
+        return [split_name(known.get(v, v), f"{path}: row {i + 2}") for i, v in enumerate(columns["split"])]
+    return [split_name(split, "Parameter `split`")] * len(columns["label"]) if split else None
+
+
+@dataclass(frozen=True, eq=False)
+class TableLabels:
+    """The labels of a table.
+
+    Attributes:
+        task: what they are.
+        values: ``[N]`` numbers or class indices.
+        classes: names of the classes; None of numbers.
+        scale: that of a field's benchmarks, where one was given.
+        unimodal: labels of single modalities, as ``values``.
+        assumptions: what the table does not say and was taken for granted.
+    """
+
+    task: Task
+    values: Array
+    classes: list[str] | None
+    scale: Scale | None
+    unimodal: dict[str, Array]
+    assumptions: tuple[str, ...]
+
+
+def table_labels(
+    columns: Mapping[str, list[str]],
+    modalities: Iterable[str],
+    path: Path,
+    *,
+    task: str | None,
+    classes: Sequence[str] | None,
+    label_range: tuple[float, float] | None,
+    scale: str | None,
+) -> TableLabels:
+    """The columns ``label`` and ``label_<modality>``.
+
+    Args:
+        columns: of `read_columns`.
+        modalities: whose own labels are read, where there are any.
+        path: the table, for messages.
+        task: regression or classification; by default regression where every label is a number and one has a point or
+            a sign, or ``scale`` or ``label_range`` is given.
+        classes: names of the classes in order.
+        label_range: least and greatest label.
+        scale: ``mosi`` or ``sims``.
+
+    Raises:
+        DataError: what is no number, no class, no task or no scale; one line.
+    """
+    chosen = checked_scale(scale)
+    numbers = label_range is not None or chosen is not None or _decimals(columns["label"])
+    kind = task or ("regression" if numbers else "classification")
+    values, names = _parse(columns["label"], kind, classes, f"{path}: label")
+    own = {name: f"label_{name}" for name in modalities}
+    return TableLabels(
+        task="classification" if kind == "classification" else "regression",
+        values=values,
+        classes=names,
+        scale=chosen,
+        unimodal={
+            name: _parse(columns[key], kind, names, f"{path}: {key}")[0] for name, key in own.items() if key in columns
+        },
+        assumptions=() if task else (f"the labels are {'classes' if kind == 'classification' else 'numbers'}",),
+    )
+
+
+def _parse(
+    values: Sequence[str], task: str, classes: Sequence[str] | None, where: str
+) -> tuple[Array, list[str] | None]:
     if task == "regression":
         try:
-            array = np.array([float(v) for v in values], dtype=np.float32)
+            return np.array([float(v) for v in values], dtype=np.float32), None
         except ValueError as error:
             raise DataError(f"{where} should hold numbers: {error}.") from None
-        return array, None
     _, labels, names = labels_of(np.array(values), task, classes, where)
     return labels, names
 
