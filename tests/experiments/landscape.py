@@ -16,6 +16,16 @@ from equipoise.experiments.tuner import Tuner
 SMALL = {"LateFusion": {"model.hidden": 4, "model.encoder": "mean"}}
 WIDE = {"train.lr": {"low": 1e-5, "high": 1.0, "log": True}}
 
+GRID = """\
+datasets: {small: DATA}
+models: {LateFusion: {model.hidden: 4, model.encoder: mean}}
+methods: [plain, ags]
+seeds: [0]
+controls: false
+base: {train: {epochs: 1, batch_size: 32}, search: {train.lr: {low: 1.0e-4, high: 0.1, log: true}}}
+tuning: {trials: 4STORAGE}
+"""
+
 
 def studies(data: Path, **values: Any) -> list[Study]:
     base = {"train.epochs": 1, **values.pop("base", {})}
@@ -35,3 +45,11 @@ def tuned(found: list[Study], store: Store, *, at_once: int = 100, last_first: b
         for cell in (batch[::-1] if last_first else batch)[:at_once]:
             store.put(cell.id, {"result": scored(cell)})
     return tuner
+
+
+def tuned_grid(folder: Path, data: Path, url: str | None = None) -> Path:
+    """A file that tunes two methods, with trials in the database of a URL or in a file of their own."""
+    folder.mkdir(exist_ok=True)
+    storage = "" if url is None else f', storage: "{url}"'
+    (folder / "grid.yaml").write_text(GRID.replace("DATA", str(data)).replace("STORAGE", storage))
+    return folder / "grid.yaml"

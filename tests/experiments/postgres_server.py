@@ -60,9 +60,9 @@ class Server:
     def create(self) -> None:
         secret = self.folder / "secret"
         secret.write_text(PASSWORD)
-        if os.getuid() == 0:
-            shutil.chown(self.folder, _account())
-            shutil.chown(secret, _account())
+        if os.getuid() == 0 and (account := _account()):
+            shutil.chown(self.folder, account)
+            shutil.chown(secret, account)
         how = ["-U", USER, f"--pwfile={secret}", "--auth=scram-sha-256", "--no-sync", "--locale=C", "-E", "UTF8"]
         self._run("initdb", "-D", str(self.folder / "data"), *how)
 

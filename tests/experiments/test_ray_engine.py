@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.experiments.landscape import tuned_grid
 from tests.experiments.ray_here import tiny_cell
 from tests.experiments.stub_work import (
     Stub,
@@ -28,7 +29,6 @@ from tests.experiments.stub_work import (
 )
 
 from equipoise.data import synthetic
-from equipoise.experiments.parcel import pack, unpack
 from equipoise.experiments.pool import run_cells
 from equipoise.experiments.ray_engine import connected
 from equipoise.experiments.store import Store
@@ -163,13 +163,9 @@ def _stat(process: str) -> list[str]:
         return ["X", ""]
 
 
-def test_a_cluster_of_its_own_is_on_loopback_and_gives_the_numbers_of_the_local_engine(
-    tmp_path: Path,
-) -> None:
-    data = tmp_path / "small"
-    synthetic(data, n=60, seed=3)
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.experiments.ray_here", str(data), str(tmp_path / "ray")],
+def process(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
         capture_output=True,
         text=True,
         timeout=600,
@@ -177,6 +173,48 @@ def test_a_cluster_of_its_own_is_on_loopback_and_gives_the_numbers_of_the_local_
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def test_a_tuned_grid_over_two_nodes_one_of_them_lost_has_the_numbers_of_the_local_engine(
+    tmp_path: Path, cluster: Any
+) -> None:
+    data = tmp_path / "small"
+    synthetic(data, n=60, seed=3)
+    file, node = tuned_grid(tmp_path, data), cluster.add_node(**NODE)
+
+    def lose() -> None:
+        done = tmp_path / "ray" / "done"
+        while not (done.is_dir() and any(done.iterdir())):
+            time.sleep(0.02)
+        cluster.remove_node(node, allow_graceful=False)
+
+    def compared(out: str, *more: str) -> Any:
+        ended = process("-m", "equipoise", "compare", str(file), "--out", str(tmp_path / out), "--json", *more)
+        assert ended.returncode == 0, ended.stderr
+        return json.loads(ended.stdout)  # nothing of Ray's in it
+
+    losing = threading.Thread(target=lose)
+    losing.start()
+    ray = compared("ray", "--jobs", "2", "--engine", "ray", "--address", cluster.address)
+    losing.join()
+    local = compared("local", "--jobs", "1")
+    assert len(local["trials"]) == 8
+    assert ray["trials"] == local["trials"]
+    assert ray["figures"][0]["mean"] == local["figures"][0]["mean"]
+    ids = [cell["id"] for cell in local["cells"]]
+    assert [cell["id"] for cell in ray["cells"]] == ids
+    assert Store(tmp_path / "ray").ids() == Store(tmp_path / "local").ids()
+    for id in ids:
+        said = [tmp_path / out / "runs" / id / "predictions.csv" for out in ("ray", "local")]
+        assert said[0].read_bytes() == said[1].read_bytes()
+
+
+def test_a_cluster_of_its_own_is_on_loopback_and_gives_the_numbers_of_the_local_engine(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "small"
+    synthetic(data, n=60, seed=3)
+    ended = process("-m", "tests.experiments.ray_here", str(data), str(tmp_path / "ray"))
     if "timed out during startup" in ended.stderr:
         pytest.skip("this machine is too busy for Ray, which waits half a minute for its own processes")
     assert ended.returncode == 0, ended.stderr
@@ -191,23 +229,6 @@ def test_a_cluster_of_its_own_is_on_loopback_and_gives_the_numbers_of_the_local_
     assert results[0] == results[1]
     said = [store.run_dir(each) / "predictions.csv" for store, each in ((ray, id), (local, cell.id))]
     assert said[0].read_bytes() == said[1].read_bytes()
-
-
-def test_what_is_packed_is_unpacked_elsewhere_without_checkpoints(tmp_path: Path) -> None:
-    ours, theirs = Store(tmp_path / "ours"), Store(tmp_path / "theirs")
-    run = theirs.run_dir("a")
-    for name in ("predictions.csv", "log/steps.csv", "checkpoint/weights", ".half.tmp"):
-        (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).write_text(name)
-    theirs.put("a", {"result": {"n": 1}})
-    theirs.put("b", {"error": "no"}, failed=True)
-    assert sorted(pack(theirs, "a")) == ["done/a.json", "runs/a/log/steps.csv", "runs/a/predictions.csv"]
-    for id in "ab":
-        unpack(pack(theirs, id), ours)
-        unpack(pack(theirs, id), ours)  # a second time changes nothing
-    assert (ours.ids(), ours.ids("failed")) == ({"a"}, {"b"})
-    assert (ours.run_dir("a") / "log" / "steps.csv").read_text() == "log/steps.csv"
-    assert sorted(path.name for path in ours.root.iterdir()) == ["done", "failed", "runs"]
 
 
 def test_bad_settings_are_one_line(tmp_path: Path) -> None:
