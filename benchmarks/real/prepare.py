@@ -7,7 +7,7 @@ it was drawn stands in the manifest.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -151,17 +151,18 @@ DATASETS: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def main() -> None:
-    """Prepare the datasets named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def prepare(datasets: Mapping[str, Callable[[Path, Path], None]], description: str | None) -> None:
+    """The command line: make the datasets named, or all."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder with mosi_utt.npz, avletters.npz, avmnist_parts.npz, pom.npz")
     parser.add_argument("to", type=Path, help="folder for the datasets")
-    parser.add_argument("names", nargs="*", choices=[*DATASETS, []], help="which (default: all)")
+    about = f"which of {', '.join(datasets)} (default: all)"
+    parser.add_argument("names", nargs="*", choices=[*datasets, []], metavar="NAME", help=about)
     args = parser.parse_args()
-    for name in args.names or DATASETS:
-        DATASETS[name](args.source, args.to / name)
+    for name in args.names or datasets:
+        datasets[name](args.source, args.to / name)
         print(f"{name}: {args.to / name}")
 
 
 if __name__ == "__main__":
-    main()
+    prepare(DATASETS, __doc__)

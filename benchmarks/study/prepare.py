@@ -8,13 +8,12 @@ each manifest.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
 
 import numpy as np
-from benchmarks.real.prepare import Array, avmnist, pom
+from benchmarks.real.prepare import Array, avmnist, pom, prepare
 
 from equipoise.data import load, synthetic, write_dataset
 from equipoise.features.text import encode_frozen
@@ -105,17 +104,5 @@ def generated(source: Path, to: Path) -> None:
 DATASETS = {"mosi": mosi, "avletters": avletters, "avmnist": small_avmnist, "pom": pom, "generated": generated}
 
 
-def main() -> None:
-    """Prepare the datasets named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="folder with the four files")
-    parser.add_argument("to", type=Path, help="folder for the datasets")
-    parser.add_argument("names", nargs="*", choices=[*DATASETS, []], help="which (default: all)")
-    args = parser.parse_args()
-    for name in args.names or DATASETS:
-        DATASETS[name](args.source, args.to / name)
-        print(f"{name}: {args.to / name}")
-
-
 if __name__ == "__main__":
-    main()
+    prepare(DATASETS, __doc__)
