@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +44,14 @@ def default_jobs() -> int:
 
 @contextmanager
 def engine_held(args: argparse.Namespace, jobs: int) -> Iterator[None]:
-    """One connection to the cluster for all that runs inside; nothing for the local engine."""
+    """One connection to the cluster for all that runs inside; nothing for the local engine.
+
+    Nothing may be printed inside: Ray writes the log of a node that is lost to standard output, which is for results.
+    """
     if args.engine == "local":
         yield
         return
     from equipoise.experiments.ray_engine import connected
 
-    with connected(jobs, args.address):
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), connected(jobs, args.address):
         yield
