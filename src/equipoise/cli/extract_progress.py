@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from equipoise.cli.progress import SECONDS_BETWEEN_LINES
+from equipoise.cli.progress import status
 
 if TYPE_CHECKING:
     from equipoise.extraction.work import ClipWork
@@ -38,39 +37,19 @@ def extract_progress(waiting: Sequence[ClipWork], known: int) -> Iterator[Told]:
         to_go = spent * sum(left.values()) / done if done else None
         return said(total - len(left), total, known, failed, to_go)
 
-    def told(work: ClipWork, what: str, seconds: float) -> None:
-        nonlocal failed
-        if what in ("done", "failed", "elsewhere"):
-            left.pop(work.id, None)
-            failed += what == "failed"
-        show(not left)
-
     if not waiting:
+        yield lambda work, what, seconds: None
+        return
+    with status(total, lambda: total - len(left), line) as show:
+
+        def told(work: ClipWork, what: str, seconds: float) -> None:
+            nonlocal failed
+            if what in ("done", "failed", "elsewhere"):
+                left.pop(work.id, None)
+                failed += what == "failed"
+            show(not left)
+
         yield told
-    elif not sys.stderr.isatty():
-        due = time.monotonic() + SECONDS_BETWEEN_LINES
-
-        def show(now: bool) -> None:
-            nonlocal due
-            if now or time.monotonic() >= due:
-                due = time.monotonic() + SECONDS_BETWEEN_LINES
-                with suppress(OSError):  # a terminal that was closed is no reason to stop
-                    print(line(), file=sys.stderr, flush=True)
-
-        yield told
-    else:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        text = TextColumn("{task.fields[status]}", markup=False)
-        with Progress(BarColumn(), TimeElapsedColumn(), text, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=total, status=line())
-
-            def show(now: bool) -> None:
-                bar.update(task, completed=total - len(left), status=line())
-
-            show(True)
-            yield told
 
 
 def said(done: int, total: int, known: int, failed: int, seconds: float | None) -> str:

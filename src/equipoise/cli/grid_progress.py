@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from equipoise.cli.progress import SECONDS_BETWEEN_LINES
+from equipoise.cli.progress import status
 
 if TYPE_CHECKING:
     from equipoise.experiments.cell import Cell
@@ -35,37 +34,21 @@ def grid_progress(cells: Sequence[Cell], waiting: Sequence[Cell], clock: Clock) 
         seconds = clock.remaining(list(left.values()), {id: now - since for id, since in begun.items()})
         return said(len(cells) - len(left), len(cells), failed, seconds, clock.guessed(left.values()))
 
-    def told(cell: Cell, what: str, seconds: float) -> None:
-        nonlocal failed
-        if what == "start":
-            begun[cell.id] = time.monotonic()
-        else:
-            begun.pop(cell.id, None)
-        if what in ("done", "failed", "elsewhere"):
-            left.pop(cell.id, None)
-            failed += what == "failed"
-        if what == "done":
-            clock.add(cell, seconds)
-        show(what == "failed" or not left)
+    with status(len(cells), lambda: len(cells) - len(left), line) as show:
 
-    if not sys.stderr.isatty():
-        due = time.monotonic() + SECONDS_BETWEEN_LINES
+        def told(cell: Cell, what: str, seconds: float) -> None:
+            nonlocal failed
+            if what == "start":
+                begun[cell.id] = time.monotonic()
+            else:
+                begun.pop(cell.id, None)
+            if what in ("done", "failed", "elsewhere"):
+                left.pop(cell.id, None)
+                failed += what == "failed"
+            if what == "done":
+                clock.add(cell, seconds)
+            show(what == "failed" or not left)
 
-        def show(now: bool) -> None:
-            nonlocal due
-            if now or time.monotonic() >= due:
-                due = time.monotonic() + SECONDS_BETWEEN_LINES
-                with suppress(OSError):  # a terminal that was closed is no reason to stop
-                    print(line(), file=sys.stderr, flush=True)
-
-        yield told
-        return
-    with _bar(len(cells)) as update:
-
-        def show(now: bool) -> None:
-            update(len(cells) - len(left), line())
-
-        show(True)
         yield told
 
 
@@ -86,14 +69,3 @@ def said(done: int, total: int, failed: int, seconds: float | None, guessed: int
         return ", ".join([*parts, "time to go unknown until one has finished"])
     doubt = f" ({guessed} cells of kinds not seen yet are guessed)" if guessed else ""
     return ", ".join([*parts, f"about {spoken(seconds)} to go{doubt}"])
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[int, str], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns: tuple[Any, ...] = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[status]}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total, status="")
-        yield lambda done, status: bar.update(task, completed=done, status=status)

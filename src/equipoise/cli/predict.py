@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -114,7 +113,7 @@ def score_paths(
     if len(paths) == 1:
         return score_file(scorer, paths[0], request, models=models)
     jobs = min(len(paths), jobs or len(os.sched_getaffinity(0)))
-    with TemporaryDirectory() as temporary, said_so(len(paths)) as told:
+    with TemporaryDirectory() as temporary, predict_progress(len(paths)) as told:
         store = Store(temporary if to is None else partial_folder(to))
         found = score_files(folder, paths, request, store, jobs=jobs, models=models, told=told)
     return [score for scores in found for score in scores]
@@ -142,22 +141,23 @@ def show(scores: Sequence[ClipScore], scorer: Scorer, args: argparse.Namespace) 
 
 
 @contextmanager
-def said_so(total: int) -> Iterator[Callable[[FileWork, str, float], None]]:
-    """Tell how many clips are done, and about how long the others take."""
-    from equipoise.cli.progress import SECONDS_BETWEEN_LINES
-    from equipoise.experiments.clock import spoken
+def predict_progress(total: int) -> Iterator[Callable[[FileWork, str, float], None]]:
+    """Show how many clips are done, and about how long the others take."""
+    from equipoise.cli.extract_progress import said
+    from equipoise.cli.progress import status
 
-    begun = time.monotonic()
-    due, done = begun + SECONDS_BETWEEN_LINES, 0
+    begun, done, failed = time.monotonic(), 0, 0
 
-    def told(work: FileWork, what: str, seconds: float) -> None:
-        nonlocal due, done
-        done += what in ("done", "failed", "elsewhere")
-        if done and (done == total or time.monotonic() >= due):
-            due = time.monotonic() + SECONDS_BETWEEN_LINES
-            left = (time.monotonic() - begun) / done * (total - done)
-            behind = f", about {spoken(left)} to go" if done < total else ""
-            with suppress(OSError):  # a terminal that was closed is no reason to stop
-                print(f"equipoise: {done}/{total} clips{behind}", file=sys.stderr, flush=True)
+    def line() -> str:
+        spent = time.monotonic() - begun
+        return said(done, total, 0, failed, spent / done * (total - done) if done else None)
 
-    yield told
+    with status(total, lambda: done, line) as show:
+
+        def told(work: FileWork, what: str, seconds: float) -> None:
+            nonlocal done, failed
+            done += what in ("done", "failed", "elsewhere")
+            failed += what == "failed"
+            show(done == total)
+
+        yield told

@@ -82,18 +82,53 @@ def progress(runs: int, describe: Callable[[Row], str] = lambda row: "") -> Iter
         yield start
 
 
+@contextmanager
+def status(total: int, done: Callable[[], int], line: Callable[[], str]) -> Iterator[Callable[[bool], None]]:
+    """Show one line about much work, beside a bar on a terminal.
+
+    Args:
+        total: how many pieces of work there are.
+        done: how many are done by now.
+        line: what is to be said of them now.
+
+    Yields:
+        A function to call when something has changed; True says that this is worth a line of its own.
+    """
+    if not sys.stderr.isatty():
+        show = _paced()
+        yield lambda now: show(now, line)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    text = TextColumn("{task.fields[status]}", markup=False)
+    with Progress(BarColumn(), TimeElapsedColumn(), text, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total, completed=done(), status=line())
+        yield lambda now: bar.update(task, completed=done(), status=line())
+
+
 def _plain_lines(name: str, describe: Callable[[Row], str]) -> Callback:
-    due = time.monotonic() + SECONDS_BETWEEN_LINES
+    show = _paced()
 
     def update(done: int, total: int, row: Row | None) -> None:
-        nonlocal due
-        if row is not None and (done == total or time.monotonic() >= due):
-            due = time.monotonic() + SECONDS_BETWEEN_LINES
-            with suppress(OSError):  # a terminal that was closed is no reason to stop training
-                said = ", ".join([f"{name}: step {done}/{total}", *filter(None, [describe(row)])])
-                print(said, file=sys.stderr, flush=True)
+        if row is not None:
+            parts = [f"{name}: step {done}/{total}", describe(row)]
+            show(done == total, lambda: ", ".join(filter(None, parts)))
 
     return update
+
+
+def _paced() -> Callable[[bool, Callable[[], str]], None]:
+    due = time.monotonic() + SECONDS_BETWEEN_LINES
+
+    def show(now: bool, line: Callable[[], str]) -> None:
+        nonlocal due
+        if now or time.monotonic() >= due:
+            due = time.monotonic() + SECONDS_BETWEEN_LINES
+            with suppress(OSError):  # a terminal that was closed is no reason to stop
+                print(line(), file=sys.stderr, flush=True)
+
+    return show
 
 
 def _status(row: Row, select: str | None) -> str:
