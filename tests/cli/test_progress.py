@@ -13,15 +13,12 @@ from equipoise.cli import progress
 def test_a_plain_line_comes_when_it_is_due_or_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock, done = 0.0, 0
-    monkeypatch.setattr("equipoise.cli.progress.time.monotonic", lambda: clock)
-    with progress.status(3, lambda: done, lambda: f"{done} of 3") as show:
-        for clock, done in ((1.0, 1), (5.0, 1), (9.0, 2)):
-            show(False)
-        clock, done = 9.5, 3
-        show(True)
-        clock = 14.0
-        show(False)
+    at = {"clock": 0.0, "done": 0}
+    monkeypatch.setattr("equipoise.cli.progress.time.monotonic", lambda: at["clock"])
+    with progress.status(3, lambda: int(at["done"]), lambda: f"{at['done']} of 3") as show:
+        for clock, done, now in ((1.0, 1, False), (5.0, 1, False), (9.0, 2, False), (9.5, 3, True), (14.0, 3, False)):
+            at.update(clock=clock, done=done)
+            show(now)
     assert capsys.readouterr().err == "1 of 3\n3 of 3\n"
 
 
