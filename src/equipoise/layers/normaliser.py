@@ -62,7 +62,9 @@ class Normaliser(nn.Module):
     def forward(self, modality: str, values: Tensor, mask: Tensor) -> Sequence:
         """``[B, T, d]`` values and their ``[B, T]`` mask to a standardised sequence with zeros as padding."""
         mean, std = self.statistics(modality)
-        return Sequence((values.to(mean.dtype) - mean) / std, mask).cleared()
+        # The mean in padded frames makes them zeros; in place, since fresh memory costs a processor more than the sum.
+        filled = torch.where(mask.unsqueeze(-1), values.to(mean.dtype), mean)
+        return Sequence(filled.sub_(mean).div_(std), mask)
 
     def neutral(self, batch: Batch) -> Batch:
         """The batch with each modality's mean in every frame, which standardises to zeros.

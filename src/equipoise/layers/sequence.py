@@ -20,7 +20,7 @@ class Sequence(NamedTuple):
 
     def cleared(self) -> Sequence:
         """The same sequence with zeros in its padded frames, whatever stood there (NaN included)."""
-        return Sequence(self.values.masked_fill(~self.mask.unsqueeze(-1), 0), self.mask)
+        return Sequence(torch.where(self.mask.unsqueeze(-1), self.values, 0), self.mask)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     tensor([[2.],
             [0.]])
     """
-    total = values.masked_fill(~mask.unsqueeze(-1), 0).sum(dim=1)
+    total = torch.where(mask.unsqueeze(-1), values, 0).sum(dim=1)
     return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from equipoise.layers import Sequence, masked_last, run_packed
+from equipoise.layers import Sequence, last_state
 
 
 class LastState(nn.Module):
@@ -34,8 +34,7 @@ class LastState(nn.Module):
 
     def forward(self, x: Sequence) -> Sequence:
         """``[B, T, d]`` to one frame, ``[B, 1, out]``; a sample without real frames has none after it either."""
-        states = run_packed(self.lstm, x)
-        last = self.mlp(masked_last(states.values, states.mask)).unsqueeze(1)
+        last = self.mlp(last_state(self.lstm, x)).unsqueeze(1)
         return Sequence(last, x.mask.any(dim=1, keepdim=True)).cleared()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import MeanEncoder
+from equipoise.layers import Dropout, MeanEncoder
 from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models._subnetworks import LastState, with_one, with_zeros
 from equipoise.models.output import Output
@@ -96,7 +96,7 @@ class TFN(nn.Module):
         self.kept: Tensor | None
         self.register_buffer("kept", _kept(list(self.widths.values()), orders), persistent=False)
         entries = prod(width + 1 for width in self.widths.values()) if self.kept is None else len(self.kept)
-        parts: list[nn.Module] = [nn.Dropout(dropout)]
+        parts: list[nn.Module] = [Dropout(dropout)]
         for width, following in pairwise([entries, fusion_hidden, fusion_hidden]):
             parts += [nn.Linear(width, following), nn.ReLU()]
         self.mlp = nn.Sequential(*parts, nn.Linear(fusion_hidden, outputs))
@@ -134,7 +134,7 @@ def outer_product(vectors: Sequence[Tensor]) -> Tensor:
     """
     tensor = vectors[0]
     for vector in vectors[1:]:
-        tensor = (tensor.unsqueeze(2) * vector.unsqueeze(1)).flatten(1)
+        tensor = torch.bmm(tensor.unsqueeze(2), vector.unsqueeze(1)).flatten(1)
     return tensor
 
 
