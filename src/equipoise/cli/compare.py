@@ -63,7 +63,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--no-controls", action="store_true", help="train no controls")
     parser.add_argument("--out", metavar="DIR", help="where results and runs go (runs/compare, or runs/GRID)")
     add_engine_flags(parser)
-    parser.add_argument("--merge", nargs="+", metavar="DIR", default=[], help="first take over the results of others")
+    parser.add_argument(
+        "--merge",
+        nargs="+",
+        metavar="DIR",
+        default=[],
+        help="first take over their results",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run again what has failed before")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the estimated hours, run nothing")
     add_json_flag(parser)

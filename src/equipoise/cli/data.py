@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.cli.arguments import pairs
-from equipoise.cli.console import add_json_flag, print_json, print_table
+from equipoise.cli.console import add_json_flag, print_json
+from equipoise.cli.dataset_table import busy, leakage_lines, show_dataset
 from equipoise.cli.generate import add_verb, generate
-from equipoise.report.tables import Table
 
 if TYPE_CHECKING:
-    from equipoise.data import Dataset
-    from equipoise.data.leakage import Leakage
     from equipoise.data.splits import By
+
+EXAMPLES = """\
+examples:
+  equipoise data import unaligned_50.pkl --to data/mosi                  (its format is found by its content)
+  equipoise data import features.npz --to data/mine --map audio=mfcc label=y --split-values 1=train 2=valid 3=test
+  equipoise data import table.csv --to data/mine --scale mosi
+
+`equipoise list formats` names the formats."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,7 +30,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("data", help=what, description=f"{what.capitalize()}.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="import | generate | describe | verify | split")
 
-    add = verbs.add_parser("import", help="read a file or folder in one of the field's formats, write a dataset")
+    add = verbs.add_parser(
+        "import",
+        help="read a file or folder in one of the field's formats, write a dataset",
+        description="Read a file or folder in one of the field's formats, check it, and write a dataset.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add.add_argument("source", metavar="SOURCE", help="file or folder")
     add.add_argument("--to", required=True, metavar="DIR", help="the new dataset's directory")
     add.add_argument("--format", default="auto", help="a format of `equipoise list formats` (found by content)")
@@ -52,15 +62,27 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     add_verb(verbs)
 
-    describe = verbs.add_parser("describe", help="what a dataset holds")
+    describe = verbs.add_parser(
+        "describe",
+        help="what a dataset holds",
+        description="Print what a dataset holds: frames of each modality, labels, splits, and what these share.",
+    )
     describe.add_argument("dataset", metavar="DATASET", help="dataset directory")
     add_json_flag(describe)
 
-    verify = verbs.add_parser("verify", help="check a dataset's files and look for leakage; exit code 1 on damage")
+    verify = verbs.add_parser(
+        "verify",
+        help="check a dataset's files and look for leakage; exit code 1 on damage",
+        description="Check a dataset's files, and look for what its splits share. Exit code 1 on damage.",
+    )
     verify.add_argument("dataset", metavar="DATASET", help="dataset directory")
     add_json_flag(verify)
 
-    split = verbs.add_parser("split", help="write a dataset with other splits")
+    split = verbs.add_parser(
+        "split",
+        help="write a dataset with other splits",
+        description="Write the samples of a dataset as another one, split anew.",
+    )
     split.add_argument("dataset", metavar="DATASET", help="dataset directory")
     split.add_argument("--to", required=True, metavar="DIR", help="the new dataset's directory")
     split.add_argument("--by", choices=("speaker", "group", "none"), help="what no two splits may share (group: video)")
@@ -100,10 +122,10 @@ def _import(args: argparse.Namespace) -> int:
         **{key: getattr(args, key) for key in ("split", "task", "classes", "scale", "column", "context", "fold")},
     }
     source = Path(args.source)
-    with _busy(f"reading {source}"):
+    with busy(f"reading {source}"):
         data = read(source, args.format, **options)
         checksum = identify(source) if source.is_file() else None
-    with _busy(f"writing {args.to}"):
+    with busy(f"writing {args.to}"):
         dataset = write(
             data,
             args.to,
@@ -118,7 +140,7 @@ def _import(args: argparse.Namespace) -> int:
         notes.append(f"checksum: {checksum.published}")
     if checksum and checksum.warning:
         notes.append(f"warning: {checksum.warning}")
-    return _report(dataset, args.json, notes, {
+    return show_dataset(dataset, args.json, notes, {
         "published": checksum.published if checksum else None,
         "warning": checksum.warning if checksum else None,
         "assumptions": list(data.assumptions),
@@ -126,9 +148,9 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    with _busy(f"writing {args.to}"):
+    with busy(f"writing {args.to}"):
         dataset, notes = generate(args)
-    return _report(dataset, args.json, notes, {"shape": args.shape, "scale": args.scale, "seed": args.seed})
+    return show_dataset(dataset, args.json, notes, {"shape": args.shape, "scale": args.scale, "seed": args.seed})
 
 
 def _describe(args: argparse.Namespace) -> int:
@@ -136,7 +158,7 @@ def _describe(args: argparse.Namespace) -> int:
 
     dataset = load(args.dataset)
     published = dataset.manifest.extra.get("published")
-    return _report(dataset, args.json, [f"checksum: {published}"] if published else [], {})
+    return show_dataset(dataset, args.json, [f"checksum: {published}"] if published else [], {})
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -147,17 +169,17 @@ def _verify(args: argparse.Namespace) -> int:
         dataset = load(args.dataset)
     except DataError as error:  # a dataset that can't be opened is damaged; one that is not there is bad input
         return _damaged(args, [str(error)])
-    with _busy("checking files"):
+    with busy("checking files"):
         damage = dataset.verify()
     if damage:  # damaged features may be unreadable, and what they share means nothing
         return _damaged(args, damage)
-    with _busy("looking for leakage"):
+    with busy("looking for leakage"):
         leakage = check_leakage(dataset)
     if args.json:
         print_json({"path": args.dataset, "intact": True, "damage": [], "leakage": leakage.to_json()})
         return 0
     print(f"{len(dataset.manifest.files)} files match their checksums.")
-    print("\n".join(_leakage_lines(leakage)))
+    print("\n".join(leakage_lines(leakage)))
     return 0
 
 
@@ -190,69 +212,4 @@ def _split(args: argparse.Namespace) -> int:
     )
     new = dataset.with_splits(args.to, splits, overwrite=args.overwrite)
     what = "row by row" if by == "none" else f"no {by} in two splits"
-    return _report(new, args.json, [f"split: {what}, seed {args.seed}"], {"by": by, "seed": args.seed})
-
-
-def _report(dataset: Dataset, as_json: bool, notes: Sequence[str], facts: dict[str, Any]) -> int:
-    from equipoise.data.leakage import check_leakage
-
-    with _busy("looking for leakage"):
-        leakage = check_leakage(dataset)
-    if as_json:
-        print_json({**dataset.describe(), **facts, "leakage": leakage.to_json()})
-        return 0
-    manifest = dataset.manifest
-    rows = tuple(
-        (name, info.dim, info.dtype, info.shortest, info.mean, info.longest, info.missing, info.repaired)
-        for name, info in manifest.modalities.items()
-    )
-    columns = ("modality", "width", "type", "shortest", "mean", "longest", "missing", "repaired")
-    labels = manifest.labels
-    what = ("target", "targets") if labels.kind == "regression" else ("class", "classes")
-    facts_of = [f"{labels.kind}, {labels.outputs} {what[labels.outputs != 1]}"]
-    if labels.range:
-        facts_of.append(f"range [{labels.range[0]:g}, {labels.range[1]:g}]")
-    if labels.classes:
-        facts_of.append(", ".join(labels.classes[:12]) + (", ..." if len(labels.classes) > 12 else ""))
-    if manifest.unimodal:
-        facts_of.append(f"own labels of {', '.join(manifest.unimodal)}")
-    lines = [
-        f"samples: {manifest.samples} ({', '.join(f'{name} {count}' for name, count in manifest.splits.items())})",
-        f"labels: {'; '.join(facts_of)}",
-        f"transcripts: {'yes' if dataset.texts else 'no'}; "
-        f"source videos: {len(set(dataset.groups)) if dataset.groups else 'unknown'}; "
-        f"speakers: {len(set(dataset.speakers)) if dataset.speakers else 'unknown'}",
-    ]
-    repaired = sum(info.repaired for info in manifest.modalities.values())
-    if repaired:
-        lines.append(f"repaired: {repaired} values that were infinite or not a number are 0 now")
-    if manifest.synthetic:
-        lines.append("synthetic data")
-    title = f"{manifest.name}, from {manifest.source}, in {dataset.path}"
-    print_table(Table(title, columns, rows, (*lines, *notes, *_leakage_lines(leakage))))
-    return 0
-
-
-@contextmanager
-def _busy(what: str) -> Iterator[None]:
-    """A spinner on a terminal's standard error, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    with Console(stderr=True).status(escape(what)):
-        yield
-
-
-def _leakage_lines(leakage: Leakage) -> list[str]:
-    unknown = [
-        what
-        for what, found in (("speakers", leakage.speakers), ("source videos", leakage.groups), ("text", leakage.texts))
-        if found is None
-    ]
-    lines = [f"leakage: {message}" for message in leakage.messages] or ["leakage: none found"]
-    if leakage.samples:
-        lines.append(f"leakage: {leakage.samples} validation and test samples are affected")
-    return [*lines, f"leakage: not checked for lack of data: {', '.join(unknown)}"] if unknown else lines
+    return show_dataset(new, args.json, [f"split: {what}, seed {args.seed}"], {"by": by, "seed": args.seed})

@@ -20,8 +20,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "export",
         help="save a trained model with its model card",
         epilog=EXAMPLES,
-        description="Save the model of a run, with everything that is needed to use it and a model card. Of several "
-        "seeds the one with the best validation score is saved; the card tells of all.",
+        description="Save the model of a run, with everything that is needed to use it and a model card.\n"
+        "Of several seeds the one with the best validation score is saved; the card tells of all.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", help="what `equipoise train` wrote, for one seed or several")

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 def add_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("generate", help="write generated data of the exact shape of a dataset of the papers")
+    parser = verbs.add_parser(
+        "generate",
+        help="write generated data of the exact shape of a dataset of the papers",
+        description="Write generated data of the exact shape of a dataset of the papers: to try things out, no more.",
+    )
     parser.add_argument("--shape", required=True, metavar="NAME", help="a shape of `equipoise list shapes`")
     parser.add_argument("--to", required=True, metavar="DIR", help="the new dataset's directory")
     parser.add_argument("--scale", type=float, default=1.0, metavar="S", help="share of the samples, nothing else (1)")

@@ -38,9 +38,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="what to run, such as agm.table1")
-    parser.add_argument("--list", action="store_true", help="what there is")
+    parser.add_argument("--list", action="store_true", help="list what can be run")
     parser.add_argument("--data", metavar="DIR", help="folder with the datasets, each under its name")
-    parser.add_argument("--scale", choices=["full", "tiny"], default="full", help="tiny: a minute on generated data")
+    parser.add_argument(
+        "--scale",
+        choices=["full", "tiny"],
+        default="full",
+        help="tiny: see that it runs, on generated data",
+    )
     parser.add_argument("--on", nargs="+", metavar="DATASET", help="datasets of the table (those that DIR has)")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows, by the start of their names (all)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds (those of the table)")

@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from equipoise.cli.console import add_models_flag
@@ -27,18 +28,21 @@ A page at /, the API at /api/, its description at /openapi.json, /health and /me
 requests need a token: that of the environment variable {TOKEN}, else one that is made up and printed."""
 
 _LIMITS: dict[str, tuple[str, str, str]] = {
-    "max_mb": ("upload_mb", "MB", "of one upload"),
-    "max_seconds": ("clip_seconds", "S", "of media that are scored"),
+    "max_mb": ("upload_mb", "MB", "largest upload"),
+    "max_seconds": ("clip_seconds", "S", "longest clip that is scored"),
     "queue": ("queue", "N", "clips that may wait"),
     "workers": ("workers", "N", "clips that are decoded at once"),
-    "timeout": ("worker_seconds", "S", "until the decoding of a clip is given up"),
-    "memory_mb": ("worker_mb", "MB", "of memory that decoding a clip may take"),
-    "rate": ("rate", "N", "uploads a minute and address; 0 for any number"),
+    "timeout": ("worker_seconds", "S", "longest decoding of a clip"),
+    "memory_mb": ("worker_mb", "MB", "most memory for decoding a clip"),
+    "rate": ("rate", "N", "most uploads a minute from one address; 0 for no bound"),
 }
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
+    from equipoise.serve.limits import Limits
+
+    usual = {field.name: field.default for field in fields(Limits)}
     parser = subparsers.add_parser(
         "serve",
         help="a page and a JSON API that score clips",
@@ -48,13 +52,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("model", metavar="MODEL", help="what `equipoise export` wrote, or a hub name")
     parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help="where to listen (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="(8000); 0 for any that is free")
-    parser.add_argument("--token", metavar="TOKEN", help=f"which requests have to bring; better in {TOKEN}")
-    parser.add_argument("--scratch", metavar="DIR", help="where uploads lie until they are decoded")
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="port (8000); 0 for any that is free")
+    parser.add_argument("--token", metavar="TOKEN", help=f"what requests have to bring; better in {TOKEN}")
+    parser.add_argument(
+        "--scratch", metavar="DIR", help="where uploads lie until decoded (the system's temporary folder)"
+    )
     add_models_flag(parser)
-    for flag, (_, unit, text) in _LIMITS.items():
+    for flag, (name, unit, text) in _LIMITS.items():
         kind = int if unit in ("N", "MB") else float
-        parser.add_argument(f"--{flag.replace('_', '-')}", type=kind, metavar=unit, help=text)
+        parser.add_argument(f"--{flag.replace('_', '-')}", type=kind, metavar=unit, help=f"{text} ({usual[name]:g})")
 
 
 def run(args: argparse.Namespace) -> int:
