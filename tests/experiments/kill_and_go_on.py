@@ -22,7 +22,7 @@ from tests.experiments.stub_work import Stub, noted, square
 from equipoise.experiments.pool import run_cells
 from equipoise.experiments.store import Store
 
-PACED = 300
+SETTLED = 300
 
 
 def start(store: Store, cells: list[Stub]) -> int:
@@ -58,6 +58,28 @@ def cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
+def resident_kib() -> int:
+    """Memory of this process now; the most that it ever had would hide what grows below that."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
+
+
+def undisturbed(store: Store, cells: list[Stub]) -> dict[str, float]:
+    """What a grid costs its scheduler when nobody kills anything."""
+    spent, resident = cpu_seconds(), []
+
+    def told(cell: Stub, what: str, seconds: float) -> None:
+        if what == "done":
+            resident.append(resident_kib())
+
+    context = multiprocessing.get_context("fork")
+    run_cells(cells, partial(square, store), store, jobs=2, context=context, told=told)
+    return {
+        "cells": len(resident),
+        "milliseconds_per_cell": 1000 * (cpu_seconds() - spent) / len(cells),
+        "grown_kib": max(resident[SETTLED:]) - resident[SETTLED],
+    }
+
+
 def contents(store: Store) -> dict[str, str]:
     return {id: hashlib.sha256((store.root / "done" / f"{id}.json").read_bytes()).hexdigest() for id in store.ids()}
 
@@ -89,10 +111,6 @@ def main(folder: Path, count: int, kills: int, seed: int) -> None:
         kept |= now
     status = os.waitpid(child, 0)[1]
     squares = {id: store.read(id)["result"]["metrics"]["square"] for id in sorted(store.ids())}
-    spent, started = cpu_seconds(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    pace = Store(folder.with_name("undisturbed"))
-    context = multiprocessing.get_context("fork")
-    run_cells(cells[:PACED], partial(square, pace), pace, jobs=2, context=context)
     print(
         json.dumps(
             {
@@ -105,8 +123,7 @@ def main(folder: Path, count: int, kills: int, seed: int) -> None:
                 "squares": list(squares.values()),
                 "rubbish": [path.name for path in (folder / "done").glob(".*")],
                 "failed": sorted(store.ids("failed")),
-                "milliseconds_per_cell": 1000 * (cpu_seconds() - spent) / PACED,
-                "grown_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - started,
+                "undisturbed": undisturbed(Store(folder.with_name("undisturbed")), cells),
             }
         )
     )
