@@ -68,7 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         nargs="+",
         metavar="DIR",
         default=[],
-        help="first take over their results",
+        help="first take over the results in other stores",
     )
     parser.add_argument("--retry-failed", action="store_true", help="run again what has failed before")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the estimated hours, run nothing")

@@ -30,9 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--data", metavar="DIR", help="another dataset like it, or where it is now")
     parser.add_argument("--out", metavar="DIR", help="for the report (RUN_DIR/diagnosis)")
     parser.add_argument("--split", default="test", metavar="NAME", help="train, valid or test (test)")
-    parser.add_argument(
-        "--with-controls", action="store_true", help="also train each modality alone, and all unbalanced"
-    )
+    parser.add_argument("--with-controls", action="store_true", help="also train each alone, and all without balancer")
     parser.add_argument("--maps", action="store_true", help="draw what the model makes of samples (t-SNE), with probes")
     parser.add_argument("--robustness", action="store_true", help="measure what missing and noisy inputs cost")
     add_json_flag(parser)
