@@ -15,13 +15,25 @@ from equipoise.core.step import Step
 
 
 class Chain(Balancer):
-    """Balancers in a row, used as one: ``Chain(AGS(encoders), AGS(branches))`` are the two stages of AGS.
+    """Balancers in a row, used as one: the two stages of AGS, or a loss of one method beside the factors of another.
 
     ``forward`` hands each balancer the loss that the one before it returned; ``modulate``, ``end_epoch`` and ``attach``
     run in order. At most one balancer may replace the loss, and it comes first.
 
+    Args:
+        *balancers: at least one.
+
     Raises:
         ValueError: no balancer, or one that replaces the loss anywhere but first.
+
+    Example:
+        >>> from torch import nn
+        >>> from equipoise import AGS, Chain, Modalities
+        >>> encoders = Modalities(text=nn.Linear(3, 2), audio=nn.Linear(4, 2))
+        >>> branches = Modalities(text=nn.Linear(2, 1), audio=nn.Linear(2, 1))
+        >>> balancer = Chain(AGS(encoders, alpha=0.05), AGS(branches, alpha=0.01, strategy="max"))
+        >>> len(list(balancer)), sorted(balancer.needs)
+        (2, [])
     """
 
     def __init__(self, *balancers: Balancer) -> None:

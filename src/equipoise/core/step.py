@@ -21,6 +21,13 @@ class Step:
         predict: maps the names of the kept modalities to logits; the others are absent (see `SubsetPredict`).
         criterion: maps ``(logits, target)`` to the loss ``[]``.
         teacher: ``{m: [B, d_m]}``, what a frozen teacher of each modality makes of the same samples.
+
+    Example:
+        >>> import torch
+        >>> logits, target = torch.zeros(4, 3, requires_grad=True), torch.tensor([0, 1, 2, 0])
+        >>> step = Step(torch.nn.functional.cross_entropy(logits, target), logits=logits, target=target)
+        >>> step.unimodal is None  # a balancer that needs it says so
+        True
     """
 
     loss: Tensor
