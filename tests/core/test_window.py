@@ -12,11 +12,14 @@ from equipoise.core import EpochWindow
 )
 def test_active_from_the_first_epoch_to_before_the_last(first: int, end: int | None, expected: list[int]) -> None:
     window = EpochWindow(first, end)
-    found = []
+    assert [int(window.covers(epoch)) for epoch in range(4)] == expected
+    found, over = [], []
     for _ in range(4):
         found.append(int(window.active))
+        over.append(window.over)
         window.advance()
     assert found == expected
+    assert over == [end is not None and epoch >= end for epoch in range(4)]
 
 
 def test_the_epoch_is_remembered() -> None:

@@ -146,8 +146,7 @@ class CGGM(Balancer):
     def forward(self, step: Step) -> Tensor:
         """Add one micro-batch to the scores; the loss ``[]``, with the direction added."""
         loss = super().forward(step)
-        last = self.window.until_epoch
-        if last is not None and self.window.epoch >= last:
+        if self.window.over:
             return loss
         target = cast(Tensor, step.target)
         given = self.source != "heads" and step.unimodal is not None

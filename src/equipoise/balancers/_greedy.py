@@ -143,7 +143,7 @@ class Greedy(Balancer):
         super().modulate()
         self.trace = {}
         self._close()
-        if self.window.until_epoch is not None and self.window.epoch >= self.window.until_epoch:
+        if self.window.over:
             return
         lagging = torch.zeros(len(self.modalities), dtype=torch.bool)
         if not self._left:

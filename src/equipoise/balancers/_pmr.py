@@ -170,9 +170,7 @@ class PMR(Balancer):
 
     def end_epoch(self, *, train: Iterable[Step] = (), val: Iterable[Step] = ()) -> None:
         """Take the prototypes that the next epoch needs from ``train``."""
-        last = self.window.until_epoch
-        following = self.window.epoch + 1
-        if self.window.from_epoch <= following and (last is None or following < last):
+        if self.window.covers(self.window.epoch + 1):
             self.refresh(train)
         self.window.advance()
 

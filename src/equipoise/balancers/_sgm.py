@@ -124,8 +124,7 @@ class SGM(Balancer):
     def forward(self, step: Step) -> Tensor:
         """Count who is right in one micro-batch; the loss ``[]`` is returned as it is."""
         loss = super().forward(step)
-        last = self.window.until_epoch
-        if last is not None and self.window.epoch >= last:
+        if self.window.over:
             return loss
         target = cast(Tensor, step.target)
         counts = torch.stack([self._right(output, target) for output in self._outputs(step)])

@@ -28,7 +28,16 @@ class EpochWindow(nn.Module):
     @property
     def active(self) -> bool:
         """Whether the current epoch lies in the window."""
-        return self.from_epoch <= self.epoch and (self.until_epoch is None or self.epoch < self.until_epoch)
+        return self.covers(self.epoch)
+
+    @property
+    def over(self) -> bool:
+        """Whether the window has closed for good."""
+        return self.until_epoch is not None and self.epoch >= self.until_epoch
+
+    def covers(self, epoch: int) -> bool:
+        """Whether an epoch lies in the window."""
+        return self.from_epoch <= epoch and (self.until_epoch is None or epoch < self.until_epoch)
 
     def advance(self) -> None:
         """Go to the next epoch."""
