@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from equipoise.balancers._features import features_of
 from equipoise.balancers._heads import Heads, outputs_in
-from equipoise.balancers._ogm_ge import outputs_of
+from equipoise.balancers._per_modality import features_of, outputs_of
 from equipoise.balancers._ranks import sum_over_ranks
 from equipoise.core import ApplyTo, Balancer, FactorScaling, Modalities, Step
 from equipoise.functional.guidance import cggm_shares, output_residuals, row_cosines

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from equipoise.balancers._features import features_of
+from equipoise.balancers._per_modality import features_of
 from equipoise.balancers._ranks import several_ranks, sum_with_gradient
 from equipoise.core import ApplyTo, Balancer, FactorScaling, Modalities, Step
 from equipoise.functional.conflict import conflict_degrees, cp_factors, dominance_ratios, norm_conflicts

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from equipoise.balancers._ogm_ge import outputs_of
+from equipoise.balancers._per_modality import outputs_of
 from equipoise.balancers._routing import lead, leaves, slopes_at
 from equipoise.core import Balancer, Modalities, Step
 

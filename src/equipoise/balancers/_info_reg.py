@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from equipoise.balancers._ogm_ge import outputs_of
+from equipoise.balancers._per_modality import outputs_of
 from equipoise.balancers._ranks import sum_over_ranks
 from equipoise.core import Balancer, Modalities, Step
 from equipoise.functional.fisher import Ahead, info_reg_coefficients, performance_gaps

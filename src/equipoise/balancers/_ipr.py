@@ -8,8 +8,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from equipoise.balancers._features import features_of
 from equipoise.balancers._initial import Initial
+from equipoise.balancers._per_modality import features_of
 from equipoise.balancers._ranks import sum_over_ranks
 from equipoise.core import Balancer, Modalities, Step
 from equipoise.functional.modulation import Direction, cosine_distances, ipr_resets, mean_distances

@@ -9,9 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from equipoise.balancers._features import features_of
 from equipoise.balancers._idle import linked
-from equipoise.balancers._ogm_ge import outputs_of
+from equipoise.balancers._per_modality import features_of, outputs_of
 from equipoise.balancers._ranks import sum_over_ranks
 from equipoise.core import Balancer, Modalities, Step
 from equipoise.functional.projection import damp_direction

@@ -8,7 +8,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from equipoise.balancers._ogm_ge import outputs_of
+from equipoise.balancers._per_modality import outputs_of
 from equipoise.balancers._ranks import sum_over_ranks
 from equipoise.core import Balancer, Modalities, Step
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from equipoise.balancers._ogm_ge import outputs_of
+from equipoise.balancers._per_modality import outputs_of
 from equipoise.balancers._ranks import sum_over_ranks
 from equipoise.core import Balancer, FactorScaling, Modalities, Step
 from equipoise.functional.rates import rate_changes, smooth_rates

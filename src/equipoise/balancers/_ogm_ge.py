@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from equipoise.balancers._noise import Noise
+from equipoise.balancers._per_modality import outputs_of
 from equipoise.balancers._ranks import sum_over_ranks
 from equipoise.core import ApplyTo, Balancer, FactorScaling, Modalities, Step
 from equipoise.functional.factors import ogm_factors
@@ -121,22 +122,6 @@ class OGMGE(Balancer):
 def _spread(gradient: Tensor) -> Tensor:
     """Standard deviation; that of a single number is 0. The 1e-8 is the authors'."""
     return gradient.std(correction=min(1, gradient.numel() - 1)) + 1e-8
-
-
-def outputs_of(balancer: Balancer, step: Step) -> dict[str, Tensor]:
-    """``step.unimodal`` for every modality that ``balancer`` balances.
-
-    Raises:
-        ValueError: one of them is not there.
-    """
-    unimodal = dict(step.unimodal or {})
-    missing = [name for name in balancer.modalities if name not in unimodal]
-    if missing:
-        raise ValueError(
-            f"{type(balancer).__name__} needs an output of each modality in `Step.unimodal`. "
-            f"Found {sorted(unimodal)}, missing {missing}."
-        )
-    return unimodal
 
 
 def _score(output: Tensor, target: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from equipoise.balancers._features import features_of
 from equipoise.balancers._heads import outputs_in
+from equipoise.balancers._per_modality import features_of
 from equipoise.balancers._ranks import several_ranks, sum_over_ranks
 from equipoise.core import Balancer, Modalities, Step
 from equipoise.functional.prototypes import pmr_coefficients, prototype_log_probabilities, quantile_edges

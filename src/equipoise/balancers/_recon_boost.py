@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from equipoise.balancers._idle import linked
-from equipoise.balancers._ogm_ge import outputs_of
+from equipoise.balancers._per_modality import outputs_of
 from equipoise.core import Balancer, Modalities, Step
 from equipoise.functional.boosting import Reconcilement, boosting_loss, memory_loss
 

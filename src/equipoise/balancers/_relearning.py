@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from equipoise.balancers._features import features_of
 from equipoise.balancers._initial import Initial
+from equipoise.balancers._per_modality import features_of
 from equipoise.balancers._ranks import rows_of_all_ranks
 from equipoise.core import Balancer, Modalities, Step
 from equipoise.functional.clustering import kmeans, purity, relearning_strengths

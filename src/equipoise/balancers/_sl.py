@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from equipoise.balancers._features import features_of
+from equipoise.balancers._per_modality import features_of
 from equipoise.balancers._ranks import sum_with_gradient
 from equipoise.core import Balancer, Modalities, Step
 from equipoise.functional.losses import covariances, statistics_loss

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.balancers._idle import linked
-from equipoise.balancers._ogm_ge import outputs_of
+from equipoise.balancers._per_modality import outputs_of
 from equipoise.core import Balancer, Modalities, Step
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from equipoise.balancers._features import features_of
+from equipoise.balancers._per_modality import features_of
 from equipoise.core import Balancer, Modalities, Step
 
 
