@@ -5,12 +5,14 @@
 
 Beside it in the same run: a bare `multiprocessing` pool that keeps nothing, and one that writes each result as durably
 (a file, synced, renamed, its folder synced). Processes are started, and torch is loaded in them, before the clock is.
+Of `run_cells` also how much the memory of the scheduling process grows over the last four fifths of the cells.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -60,27 +62,35 @@ def of_pool(cells: list[Nothing], jobs: int, folder: Path | None) -> float:
         return time.perf_counter() - started
 
 
-def of_engine(cells: list[Nothing], jobs: int, folder: Path, engine: str) -> float:
-    """Seconds of `run_cells` from its first answer on, of which there are as many as processes before it."""
+def resident() -> int:
+    """KiB of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
+
+
+def of_engine(cells: list[Nothing], jobs: int, folder: Path, engine: str) -> tuple[float, int]:
+    """Seconds of `run_cells`, reckoned from when a fifth of its cells has been answered, and KiB grown since then."""
     finished: list[float] = []
+    memory: list[int] = []
 
     def told(cell: Nothing, what: str, seconds: float) -> None:
         if what == "done":
             finished.append(time.perf_counter())
+            memory.append(resident())
 
     run_cells(cells, result, Store(folder), jobs=jobs, engine=engine, told=told)
     settled = len(cells) // 5
-    return (finished[-1] - finished[settled]) * len(cells) / (len(cells) - 1 - settled)
+    seconds = (finished[-1] - finished[settled]) * len(cells) / (len(cells) - 1 - settled)
+    return seconds, max(memory[settled:]) - memory[settled]
 
 
-def rounds(args: argparse.Namespace) -> Iterator[tuple[str, float]]:
+def rounds(args: argparse.Namespace) -> Iterator[tuple[str, float, int | None]]:
     cells = [Nothing(number) for number in range(args.cells)]
     for _ in range(args.rounds):
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            yield "bare pool, nothing kept", of_pool(cells, args.jobs, None)
-            yield "bare pool, results written", of_pool(cells, args.jobs, Path(folder))
+            yield "bare pool, nothing kept", of_pool(cells, args.jobs, None), None
+            yield "bare pool, results written", of_pool(cells, args.jobs, Path(folder)), None
             for engine in args.engine:
-                yield f"run_cells, {engine}", of_engine(cells, args.jobs, Path(folder) / engine, engine)
+                yield f"run_cells, {engine}", *of_engine(cells, args.jobs, Path(folder) / engine, engine)
 
 
 def main() -> None:
@@ -92,12 +102,17 @@ def main() -> None:
     parser.add_argument("--folder", help="on the disk to be measured (that of temporary files)")
     args = parser.parse_args()
     found: dict[str, list[float]] = {}
-    for name, seconds in rounds(args):
+    grown: dict[str, list[int]] = {}
+    for name, seconds, kib in rounds(args):
         found.setdefault(name, []).append(1000 * seconds / args.cells)
+        grown.setdefault(name, []).extend([] if kib is None else [kib])
     print(f"{args.cells} cells, {args.jobs} at once, median (least to most) of {args.rounds} rounds, ms a cell")
     for name, each in found.items():
-        print(f"{name:<28} {median(each):6.2f}  ({min(each):.2f} to {max(each):.2f})")
+        memory = f"  {max(grown[name])} KiB grown at most" if grown[name] else ""
+        print(f"{name:<28} {median(each):6.2f}  ({min(each):.2f} to {max(each):.2f}){memory}")
 
 
 if __name__ == "__main__":
-    main()
+    from benchmarks.grid import main as imported  # work of a module that the processes of a cluster can load
+
+    imported()

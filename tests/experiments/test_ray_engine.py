@@ -239,3 +239,9 @@ def test_bad_settings_are_one_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=line):
             run_cells([Stub(0)], partial(square, store), store, **settings)  # type: ignore[arg-type]
+
+
+def test_work_of_the_script_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(square, "__module__", "__main__")
+    with pytest.raises(ValueError, match=r"`execute` should be a function of a module .* Found `execute = square`"):
+        run_cells([Stub(0)], partial(square, Store(tmp_path)), Store(tmp_path), engine="ray")

@@ -104,9 +104,15 @@ def ray_engine(
     """An engine that is connected; the connection ends with it, and so does a cluster that was started for it.
 
     Raises:
-        ValueError: Ray is not installed.
+        ValueError: Ray is not installed, or ``execute`` is in the script that is run, which no node can load.
         OSError: no cluster answers at the address, or none can be started.
     """
+    function = getattr(execute, "func", execute)
+    if getattr(function, "__module__", None) == "__main__":
+        raise ValueError(
+            "Parameter `execute` should be a function of a module that every node can import. Found `execute = "
+            f"{getattr(function, '__name__', function)}` of the script itself. Put it into a file of its own."
+        )
     with connected(jobs, address):
         mark = f".driver-{secrets.token_hex(8)}"
         (store.root / mark).touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -189,6 +190,23 @@ def three_splits(content: Any, where: str) -> list[tuple[str, str, Any]]:
     if len(set(seen)) < len(seen):
         raise DataError(f"{where} has two keys for one split: {', '.join(key for key, _, _ in known)}.")
     return known
+
+
+def listed_samples(content: Any, where: str) -> Iterator[tuple[str, str, Any]]:
+    """``(where, split, sample)`` of a dict of three splits, each a list of samples."""
+    for key, split, samples in three_splits(content, where):
+        if not isinstance(samples, (list, tuple)) or not samples:
+            raise DataError(f"{where}: {key}: the split is empty.")
+        for i, sample in enumerate(samples):
+            yield f"{where}: {key}: sample {i}", split, sample
+
+
+def load_json(path: Path) -> Any:
+    """The content of a JSON file, or a line that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}.") from None
 
 
 def checked_scale(scale: str | None) -> Scale | None:

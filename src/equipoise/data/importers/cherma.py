@@ -7,12 +7,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from equipoise.data.errors import DataError
-from equipoise.data.importers._common import SPLIT_NAMES, Array, ImportedData, Rows, class_indices, load_array, need
+from equipoise.data.importers._common import (
+    SPLIT_NAMES,
+    Array,
+    ImportedData,
+    Rows,
+    class_indices,
+    load_array,
+    load_json,
+    need,
+)
 
 LABELS = {
     "愤怒": "anger",
@@ -46,10 +54,7 @@ def read(path: Path) -> ImportedData:
     stages: list[str] = []
     labels: dict[str, list[str]] = {key: [] for key in ("video_label", *UNIMODAL.values())}
     for key, file in files:
-        try:
-            entries = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{file} is not JSON: {error}.") from None
+        entries = load_json(file)
         if not isinstance(entries, list) or not entries:
             raise DataError(f"{file}: the split is empty.")
         for i, entry in enumerate(entries):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from equipoise.data.errors import DataError
-from equipoise.data.importers._common import Array, ImportedData, agree, numeric, string, strings, three_splits
+from equipoise.data.importers._common import Array, ImportedData, agree, listed_samples, numeric, string, strings
 from equipoise.data.importers._context import checked_context, join_frames, join_text
 from equipoise.data.unpickle import load_pickle
 
@@ -51,26 +51,22 @@ def read(path: Path, *, content: Any = None, context: str = "prepend") -> Import
     ids: list[str] = []
     splits: list[str] = []
     labels: list[int] = []
-    for key, split, samples in three_splits(content, str(path)):
-        if not isinstance(samples, (list, tuple)) or not samples:
-            raise DataError(f"{path}: {key}: the split is empty.")
-        for i, sample in enumerate(samples):
-            where = f"{path}: {key}: sample {i}"
-            if not _is_sample(sample):
-                raise DataError(f"{where} should be (utterance of 4 parts, context of 4 parts, id, label).")
-            utterance, before, identity, label = sample
-            rows = {n: join_frames(context, before[k], utterance[k], f"{where}: {n}") for n, k in MODALITIES.items()}
-            agree(where, **{name: len(row) for name, row in rows.items()})
-            for name, row in rows.items():
-                modalities[name].append(row)
-            sentences = [before[0]] if isinstance(before[0], str) else strings(before[0], f"{where}: context words")
-            texts.append(join_text(context, sentences, string(utterance[0])))
-            ids.append(string(identity))
-            splits.append(split)
-            value = numeric(label, f"{where}: label").reshape(-1)
-            if len(value) != 1 or value[0] not in (0, 1):
-                raise DataError(f"{where}: the label should be 0 or 1. Found {label!r}.")
-            labels.append(int(value[0]))
+    for where, split, sample in listed_samples(content, str(path)):
+        if not _is_sample(sample):
+            raise DataError(f"{where} should be (utterance of 4 parts, context of 4 parts, id, label).")
+        utterance, before, identity, label = sample
+        rows = {n: join_frames(context, before[k], utterance[k], f"{where}: {n}") for n, k in MODALITIES.items()}
+        agree(where, **{name: len(row) for name, row in rows.items()})
+        for name, row in rows.items():
+            modalities[name].append(row)
+        sentences = [before[0]] if isinstance(before[0], str) else strings(before[0], f"{where}: context words")
+        texts.append(join_text(context, sentences, string(utterance[0])))
+        ids.append(string(identity))
+        splits.append(split)
+        value = numeric(label, f"{where}: label").reshape(-1)
+        if len(value) != 1 or value[0] not in (0, 1):
+            raise DataError(f"{where}: the label should be 0 or 1. Found {label!r}.")
+        labels.append(int(value[0]))
     name = path.stem.lower()
     what = "humorous" if "funny" in name else "sarcastic" if "mustard" in name or "sarcas" in name else None
     return ImportedData(

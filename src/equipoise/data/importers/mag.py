@@ -19,10 +19,10 @@ from equipoise.data.importers._common import (
     agree,
     checked_scale,
     frames,
+    listed_samples,
     numeric,
     string,
     strings,
-    three_splits,
     videos,
 )
 from equipoise.data.unpickle import load_pickle
@@ -59,28 +59,24 @@ def read(path: Path, *, content: Any = None, scale: str | None = None) -> Import
     ids: list[str] = []
     splits: list[str] = []
     labels: list[float] = []
-    for key, split, samples in three_splits(content, str(path)):
-        if not isinstance(samples, (list, tuple)) or not samples:
-            raise DataError(f"{path}: {key}: the split is empty.")
-        for i, sample in enumerate(samples):
-            where = f"{path}: {key}: sample {i}"
-            if not _is_sample(sample):
-                raise DataError(f"{where} should be ((words, visual, acoustic), label, segment).")
-            (words, visual, acoustic), label, segment = sample
-            spoken = [words] if isinstance(words, str) else strings(words, f"{where}: words")
-            visual, acoustic = frames(visual, f"{where}: visual"), frames(acoustic, f"{where}: acoustic")
-            agree(where, visual=len(visual), acoustic=len(acoustic))
-            if not isinstance(words, str) and len(words) > len(visual):
-                raise DataError(f"{where}: lengths disagree: words {len(words)}, visual {len(visual)}.")
-            value = numeric(label, f"{where}: label").reshape(-1)
-            if not len(value):
-                raise DataError(f"{where}: the label is empty.")
-            audio.append(acoustic)
-            vision.append(visual)
-            texts.append(" ".join(spoken))
-            ids.append(string(segment))
-            splits.append(split)
-            labels.append(float(value[0]))
+    for where, split, sample in listed_samples(content, str(path)):
+        if not _is_sample(sample):
+            raise DataError(f"{where} should be ((words, visual, acoustic), label, segment).")
+        (words, visual, acoustic), label, segment = sample
+        spoken = [words] if isinstance(words, str) else strings(words, f"{where}: words")
+        visual, acoustic = frames(visual, f"{where}: visual"), frames(acoustic, f"{where}: acoustic")
+        agree(where, visual=len(visual), acoustic=len(acoustic))
+        if not isinstance(words, str) and len(words) > len(visual):
+            raise DataError(f"{where}: lengths disagree: words {len(words)}, visual {len(visual)}.")
+        value = numeric(label, f"{where}: label").reshape(-1)
+        if not len(value):
+            raise DataError(f"{where}: the label is empty.")
+        audio.append(acoustic)
+        vision.append(visual)
+        texts.append(" ".join(spoken))
+        ids.append(string(segment))
+        splits.append(split)
+        labels.append(float(value[0]))
     chosen = checked_scale(scale) or "mosi"
     return ImportedData(
         name=path.stem,

@@ -8,7 +8,6 @@ Features, each optional: ``audio_features.p`` (id → ``[283, T]``), ``resnet_po
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from equipoise.data.errors import DataError
-from equipoise.data.importers._common import Array, ImportedData, Rows, need, numeric, strings
+from equipoise.data.importers._common import Array, ImportedData, Rows, load_json, need, numeric, strings
 from equipoise.data.importers._context import checked_context, join_frames, join_text
 from equipoise.data.splits import assign
 from equipoise.data.unpickle import load_pickle
@@ -45,10 +44,7 @@ def read(path: Path, *, context: str = "prepend", fold: str = "0", seed: int = 0
     """
     checked_context(context)
     file = path / "sarcasm_data.json"
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON: {error}.") from None
+    entries = load_json(file)
     if not isinstance(entries, dict) or not entries:
         raise DataError(f"{file} should be a non-empty dict from id to utterance.")
     ids = list(entries)
