@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -201,14 +199,6 @@ def listed_samples(content: Any, where: str) -> Iterator[tuple[str, str, Any]]:
             yield f"{where}: {key}: sample {i}", split, sample
 
 
-def load_json(path: Path) -> Any:
-    """The content of a JSON file, or a line that names it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}.") from None
-
-
 def checked_scale(scale: str | None) -> Scale | None:
     """The scale, if it is one."""
     if scale is not None and scale not in SCALE_RANGES:
@@ -232,25 +222,3 @@ def _is_number(text: str) -> bool:
 
 def _number(text: str) -> float:
     return float(text) if _is_number(text) else 0.0
-
-
-def load_array(path: Path, where: str) -> Array:
-    """One sample's ``[T, d]`` from ``.npy``, or from an ``.npz`` with one array (or one called ``features``)."""
-    if not path.is_file():
-        raise DataError(f"{where}: no such file {path}.")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            array = loaded
-        else:
-            with loaded as archive:
-                names = archive.files
-                if "features" not in names and len(names) != 1:
-                    raise DataError(f"{where}: {path} should hold one array or `features`. Found: {', '.join(names)}.")
-                array = archive["features" if "features" in names else names[0]]
-    except DataError:
-        raise
-    except Exception as error:
-        # zipfile, numpy and zlib each raise their own on a damaged or pickled file
-        raise DataError(f"{where}: {path} is not a plain .npy or .npz file: {' '.join(str(error).split())}") from None
-    return frames(array[0] if array.ndim == 3 and len(array) == 1 else array, f"{where}: {path}")

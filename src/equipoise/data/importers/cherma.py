@@ -12,6 +12,7 @@ from pathlib import Path
 
 from equipoise.data.errors import DataError
 from equipoise.data.importers._common import (
+from equipoise.data.importers._files import load_array, load_json
     SPLIT_NAMES,
     Array,
     ImportedData,

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from equipoise.data.errors import DataError
-from equipoise.data.importers._common import Array, ImportedData, Rows, load_array
+from equipoise.data.importers._common import Array, ImportedData, Rows
+from equipoise.data.importers._files import load_array
 from equipoise.data.importers.tables import read_columns, read_splits, table_labels
 
 COLUMNS = ("id", "split", "label", "text", "speaker", "group")

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from equipoise.data.errors import DataError
-from equipoise.data.importers._common import Array, ImportedData, Rows, load_json, need, numeric, strings
+from equipoise.data.importers._common import Array, ImportedData, Rows, need, numeric, strings
 from equipoise.data.importers._context import checked_context, join_frames, join_text
+from equipoise.data.importers._files import load_json
 from equipoise.data.splits import assign
 from equipoise.data.unpickle import load_pickle
 
