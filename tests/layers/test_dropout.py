@@ -41,3 +41,17 @@ def test_it_keeps_no_float_of_each_entry() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         Dropout(0.5)(x)
     assert [tensor.dtype for tensor in saved] == [torch.bool]
+
+
+def test_entries_that_share_a_draw_are_dropped_independently() -> None:
+    torch.manual_seed(0)
+    kept = (Dropout(0.3)(torch.ones(100_000, 4)) != 0).double()
+    # 100,000 draws: a share is off by .0015 and a covariance by .0007 in the mean.
+    torch.testing.assert_close(kept.mean(dim=0), torch.full((4,), 0.7, dtype=torch.float64), rtol=0, atol=0.006)
+    torch.testing.assert_close(kept.T.cov(), 0.21 * torch.eye(4, dtype=torch.float64), rtol=0, atol=0.003)
+
+
+def test_a_number_of_entries_that_no_draw_divides() -> None:
+    out = Dropout(0.5)(torch.ones(3, 3, 1))
+    assert out.shape == (3, 3, 1)
+    assert set(out.unique().tolist()) <= {0.0, 2.0}

@@ -13,6 +13,8 @@ from equipoise.layers import (
     MeanEncoder,
     Sequence,
     TransformerEncoder,
+    last_state,
+    masked_last,
     masked_mean,
     positions,
     run_packed,
@@ -98,6 +100,17 @@ def test_packing_runs_each_sample_as_if_alone(kind: type[nn.GRU] | type[nn.LSTM]
     for row in range(3):
         alone, _ = rnn(x.values[row][x.mask[row]].unsqueeze(0))
         torch.testing.assert_close(out.values[row][x.mask[row]], alone[0])
+
+
+def test_the_last_state_is_the_last_real_frame_of_the_packed_run() -> None:
+    torch.manual_seed(0)
+    rnn = nn.LSTM(3, 4, batch_first=True).double()
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]]).bool()
+    x = Sequence(torch.randn(4, 4, 3, dtype=torch.float64), mask)
+    x.values[~mask] = float("nan")
+    expected = masked_last(run_packed(rnn, x).values, mask)
+    assert not expected[2].any()
+    torch.testing.assert_close(last_state(rnn, x), expected, rtol=0, atol=0)
 
 
 def test_frames_need_not_be_contiguous() -> None:
