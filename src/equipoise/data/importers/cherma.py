@@ -11,17 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from equipoise.data.errors import DataError
-from equipoise.data.importers._common import (
+from equipoise.data.importers._common import SPLIT_NAMES, Array, ImportedData, Rows, class_indices, need
 from equipoise.data.importers._files import load_array, load_json
-    SPLIT_NAMES,
-    Array,
-    ImportedData,
-    Rows,
-    class_indices,
-    load_array,
-    load_json,
-    need,
-)
 
 LABELS = {
     "愤怒": "anger",
