@@ -9,7 +9,19 @@ from math import sqrt
 import pytest
 import torch
 from tests.balancers.settings import FUSION
-from tests.balancers.toy import CLASSES, Data, Toy, backward, data, encoders, names_of, step_of, toy
+from tests.balancers.toy import (
+    CLASSES,
+    Data,
+    Toy,
+    backward,
+    data,
+    encoders,
+    gradients,
+    names_of,
+    parameters,
+    step_of,
+    toy,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -19,18 +31,6 @@ from equipoise import AGM, CP, SL, Chain, Modalities, Step
 TASKS = ["classification", "regression"]
 every_count = pytest.mark.parametrize("count", [2, 3, 4])
 every_task = pytest.mark.parametrize("task", TASKS)
-
-
-def parameters(*gradients: float) -> list[nn.Parameter]:
-    """Scalars, at 10 each, with these gradients."""
-    found = [nn.Parameter(torch.tensor([10.0], dtype=torch.float64)) for _ in gradients]
-    for parameter, gradient in zip(found, gradients, strict=True):
-        parameter.grad = torch.tensor([gradient], dtype=torch.float64)
-    return found
-
-
-def gradients(modalities: Modalities) -> dict[str, list[float]]:
-    return {name: [float(g) for g in modalities.gradients(name)] for name in modalities}
 
 
 def task_step(model: Toy, batch: Data, task: str) -> Step:

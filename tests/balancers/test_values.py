@@ -6,7 +6,7 @@ from math import exp, log, sqrt
 
 import pytest
 import torch
-from tests.balancers.toy import backward
+from tests.balancers.toy import backward, gradients, parameters
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -14,18 +14,6 @@ from torch.testing import assert_close
 from equipoise import AGM, AGS, MSES, OGMGE, Balancer, Modalities, Step
 
 LN2 = log(2)
-
-
-def parameters(*gradients: float) -> list[nn.Parameter]:
-    """Scalars, at 10 each, with these gradients."""
-    found = [nn.Parameter(torch.tensor([10.0], dtype=torch.float64)) for _ in gradients]
-    for parameter, gradient in zip(found, gradients, strict=True):
-        parameter.grad = torch.tensor([gradient], dtype=torch.float64)
-    return found
-
-
-def gradients(modalities: Modalities) -> dict[str, list[float]]:
-    return {name: [float(g) for g in modalities.gradients(name)] for name in modalities}
 
 
 def test_ags() -> None:

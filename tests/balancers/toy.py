@@ -107,3 +107,16 @@ def backward(loss: Tensor) -> None:
 
 def encoders(model: Toy, names: tuple[str, ...]) -> Modalities:
     return Modalities(**{name: model.encoders[name] for name in names})
+
+
+def parameters(*gradients: float) -> list[nn.Parameter]:
+    """Scalars, at 10 each, with these gradients."""
+    found = [nn.Parameter(torch.tensor([10.0], dtype=torch.float64)) for _ in gradients]
+    for parameter, gradient in zip(found, gradients, strict=True):
+        parameter.grad = torch.tensor([gradient], dtype=torch.float64)
+    return found
+
+
+def gradients(modalities: Modalities) -> dict[str, list[float]]:
+    """Those of `parameters`, by modality."""
+    return {name: [float(g) for g in modalities.gradients(name)] for name in modalities}
