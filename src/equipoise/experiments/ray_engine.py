@@ -55,6 +55,7 @@ class RayEngine:
     order: Order
     jobs: int
     tasks: dict[Any, Any] = field(default_factory=dict)
+    _remote: Any = None
 
     @property
     def running(self) -> int:
@@ -65,9 +66,10 @@ class RayEngine:
         """Hand a cell to the cluster."""
         import ray
 
+        self._remote = self._remote or ray.remote(run_order)  # once: every node loads it anew for each that is made
         share = min(1.0, _resources().get("GPU", 0.0) / self.jobs)
         # Whether a cell is tried again is decided here, so that it is counted: not by Ray.
-        task = ray.remote(num_cpus=1, num_gpus=share, max_retries=0, scheduling_strategy="SPREAD")(run_order)
+        task = self._remote.options(num_cpus=1, num_gpus=share, max_retries=0, scheduling_strategy="SPREAD")
         self.tasks[task.remote(cell, self.order)] = cell
 
     def answers(self, timeout: float | None) -> list[Answer]:
