@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.layers.tiny_bert import save_tiny_bert
+from tests.models.bert_base import BertBase
 from tests.models.builders import DIMS, Lookup, make_batch, with_tokens
 from torch import Tensor, nn
 
@@ -25,20 +26,9 @@ def _glomo(**given: Any) -> GLoMo:
     return GLoMo(**{**small, **given}).double()
 
 
-class _Bert(nn.Module):
-    """BERT-base without its pooling head, as the text encoder keeps it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from transformers import BertConfig, BertModel
-
-        self.dim = 768
-        self.model = BertModel(BertConfig(), add_pooling_layer=False)
-
-
 def test_the_parameters_on_mosi_are_the_papers_to_the_last() -> None:
     with torch.device("meta"):
-        model = GLoMo(dims={"text": 768, "audio": 74, "vision": 47}, text_encoder=_Bert())
+        model = GLoMo(dims={"text": 768, "audio": 74, "vision": 47}, text_encoder=BertBase())
     d, f = 48, 2048
     bert = 108_891_648
     text = (768 * d + d) + 768 * d * 3

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.models.bert_base import BertBase
 from tests.models.builders import DIMS, LENGTHS, emptied, make_batch, rows
 from tests.models.learning import DATA_DIMS, epoch_losses, few_utterances
 from torch import Tensor, nn
@@ -21,21 +22,10 @@ def _misa(**given: Any) -> Any:
     return MISA(**{"dims": DIMS, "hidden": 8, "feed_forward": 16, **given}).double().eval()
 
 
-class _Bert(nn.Module):
-    """BERT-base with the pooling head that the published count holds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from transformers import BertConfig, BertModel
-
-        self.dim = 768
-        self.model = BertModel(BertConfig())
-
-
 @pytest.mark.parametrize(("audio", "vision", "count"), [(5, 20, 110_620_273), (74, 47, 110_963_281)])
 def test_parameters_on_mosi(audio: int, vision: int, count: int) -> None:
     with torch.device("meta"):
-        model = MISA(dims={"text": 768, "audio": audio, "vision": vision}, text_encoder=_Bert())
+        model = MISA(dims={"text": 768, "audio": audio, "vision": vision}, text_encoder=BertBase(pooled=True))
     d, f, bert = 128, 2048, 109_482_240
     lstms = sum(2 * (8 * w * w + 8 * w) + 4 * w + 2 * (12 * w * w + 8 * w) for w in (audio, vision))
     projections = (768 + 4 * (audio + vision)) * d + 3 * (d + 2 * d)
