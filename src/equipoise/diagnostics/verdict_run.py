@@ -50,7 +50,7 @@ def training_finding(
     if not largest[name] >= LEADS:
         return []
     sentence = (
-        f"While the model learned, {name} had the largest gradient in {percent(largest[name])} of {steps} steps; "
+        f"While the model learned, {name} had the largest gradient in {percent(largest[name])} of {steps} recorded steps; "
         f"norms were in conflict in {percent(conflict_rate)}."
     )
     if before is not None and after is not None:
