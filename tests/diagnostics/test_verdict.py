@@ -215,8 +215,8 @@ def test_leading_training_at_its_threshold() -> None:
     assert not training_finding(100, {"text": 0.74, "audio": 0.26}, 0.4, None, None)
     (found,) = training_finding(100, {"text": 0.76, "audio": 0.24}, 0.4, 3.04, 1.2)
     assert found.sentence == (
-        "While the model learned, text had the largest gradient in 76 % of 100 recorded steps; norms were in conflict in 40 %. "
-        "The largest was 3.0 times the others' mean before the balancer, 1.2 after it."
+        "While the model learned, text had the largest gradient in 76 % of 100 recorded steps; norms were in "
+        "conflict in 40 %. The largest was 3.0 times the others' mean before the balancer, 1.2 after it."
     )
 
 

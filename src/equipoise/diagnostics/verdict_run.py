@@ -50,8 +50,8 @@ def training_finding(
     if not largest[name] >= LEADS:
         return []
     sentence = (
-        f"While the model learned, {name} had the largest gradient in {percent(largest[name])} of {steps} recorded steps; "
-        f"norms were in conflict in {percent(conflict_rate)}."
+        f"While the model learned, {name} had the largest gradient in {percent(largest[name])} of {steps} recorded "
+        f"steps; norms were in conflict in {percent(conflict_rate)}."
     )
     if before is not None and after is not None:
         sentence += f" The largest was {before:.1f} times the others' mean before the balancer, {after:.1f} after it."
