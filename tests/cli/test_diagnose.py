@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -41,8 +42,10 @@ def test_one_command_writes_a_report_and_the_second_computes_nothing(
     assert (out / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert content["about"]["samples"] == 12
     assert set(content["data"]["floors"]) == {"text", "audio", "vision", "text+audio+vision"}
-    steps = (run_dir / "steps.csv").read_text().splitlines()
-    assert content["training"]["stages"]["encoders"]["whole"]["steps"] == len(steps) - 1
+    with (run_dir / "steps.csv").open() as file:
+        steps = [row["epoch"] for row in csv.DictReader(file) if row["norm/text"]]
+    assert steps == ["1", "2"]  # the first step of each epoch, and every tenth after it, of three
+    assert content["training"]["stages"]["encoders"]["whole"]["steps"] == len(steps)
     test = json.loads((run_dir / "test.json").read_text())
     assert content["data"]["balance"]["test"]["samples"] == test.get("samples", 12)
 
