@@ -89,7 +89,7 @@ def audio_stream_of(clip: Clip, batches: Iterable[Frames], dim: int, average: in
         return no_frames(dim, "no audio in the segment")
     first = np.cumsum([0, *sizes[:-1]])
     times = middle + (first + (np.asarray(sizes) - 1) / 2) / _FRAMES_A_SECOND
-    return FeatureStream(np.concatenate(means).astype(np.float32), times, _FRAMES_A_SECOND / average)
+    return FeatureStream(np.concatenate(means).astype(np.float32, copy=False), times, _FRAMES_A_SECOND / average)
 
 
 def watched(blocks: Iterable[AudioBlock], clip: Clip) -> Iterator[AudioBlock]:
