@@ -74,22 +74,28 @@ def audio_stream_of(clip: Clip, batches: Iterable[Frames], dim: int, average: in
     """
     if not clip.has_audio:
         return no_frames(dim, "no audio track")
-    means, sizes = [], []
-    held = np.zeros((0, dim), dtype=np.float32)
-    for batch in batches:
-        held = np.concatenate([held, batch])
-        whole = len(held) // average * average
-        means.append(held[:whole].reshape(-1, average, dim).mean(axis=1))
-        sizes += [average] * len(means[-1])
-        held = held[whole:]
-    if len(held):
-        means.append(held.mean(axis=0, keepdims=True))
-        sizes.append(len(held))
+    sizes: list[int] = []
+
+    def means() -> Iterator[Frames]:
+        held = np.zeros((0, dim), dtype=np.float32)
+        for batch in batches:
+            held = np.concatenate([held, batch])
+            whole = len(held) // average * average
+            found = held[:whole].reshape(-1, average, dim).mean(axis=1)
+            sizes.extend([average] * len(found))
+            yield from found
+            held = held[whole:]
+        if len(held):
+            sizes.append(len(held))
+            yield held.mean(axis=0)
+
+    # One array from the start: hours of blocks and their copy would take twice as much.
+    values = np.asarray(np.fromiter(means(), np.dtype((np.float32, dim))), np.float32)
     if not sizes:
         return no_frames(dim, "no audio in the segment")
     first = np.cumsum([0, *sizes[:-1]])
     times = middle + (first + (np.asarray(sizes) - 1) / 2) / _FRAMES_A_SECOND
-    return FeatureStream(np.concatenate(means).astype(np.float32, copy=False), times, _FRAMES_A_SECOND / average)
+    return FeatureStream(values, times, _FRAMES_A_SECOND / average)
 
 
 def watched(blocks: Iterable[AudioBlock], clip: Clip) -> Iterator[AudioBlock]:
