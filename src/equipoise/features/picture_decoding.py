@@ -13,7 +13,7 @@ import numpy.typing as npt
 from equipoise.features.clip import MediaError, Picture
 from equipoise.features.container import MAX_PIXELS
 from equipoise.features.decoding import decode_frames
-from equipoise.features.orientation import display_matrix, turn
+from equipoise.features.orientation import Matrix, display_matrix, turn
 
 if TYPE_CHECKING:
     from equipoise.features.clip import Clip
@@ -29,12 +29,14 @@ def decode_pictures(clip: Clip, rate: float, longest_side: int | None) -> Iterat
     step = 1 / (clip.facts["video"]["frame_rate"] or 25.0)
     first = clip.start + min(0.5 / rate, clip.duration / 2)
     count = 0
+    matrix: Matrix | None = None  # the first frame's counts for all: PyAV holds some memory for each that is asked
     for shown, until, frame in _intervals(clip, step):
         image = None
         while (moment := first + count / rate) < min(until - _ROUNDING, clip.end):
             if moment >= shown - _ROUNDING:
                 if image is None:
-                    image = _image(clip, frame, longest_side)
+                    matrix = display_matrix(frame) if matrix is None else matrix
+                    image = _image(clip, frame, longest_side, matrix)
                 yield Picture(moment - clip.start, image)
             count += 1
         if until >= clip.end:
@@ -63,14 +65,14 @@ def _intervals(clip: Clip, step: float) -> Iterator[tuple[float, float, Any]]:
         yield time, time + max(lasts, step) + _ROUNDING, frame
 
 
-def _image(clip: Clip, frame: Any, longest_side: int | None) -> npt.NDArray[np.uint8]:
+def _image(clip: Clip, frame: Any, longest_side: int | None, matrix: Matrix) -> npt.NDArray[np.uint8]:
     width, height = frame.width * clip.facts["video"]["pixel_aspect"], float(frame.height)
     shrink = min(1.0, (longest_side or math.inf) / max(width, height))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     # Area averaging leaves no aliasing; it is for making smaller alone.
     how = "AREA" if shrink < 1 else "BICUBIC"
     rgb = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation=how, **_one_thread()).to_ndarray()
-    image = turn(rgb, display_matrix(frame))
+    image = turn(rgb, matrix)
     image.flags.writeable = False  # it may be shown again
     return image
 
