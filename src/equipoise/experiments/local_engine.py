@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
+from types import FrameType
 from typing import Any
 
 from equipoise.experiments.store import Store
@@ -109,13 +110,14 @@ class LocalEngine:
         return Answer(cell, "late", seconds, f"it took longer than {self.limit_seconds:g} s")
 
     def _new(self) -> _Worker:
-        context = self.context or _forkserver()
-        ours, theirs = context.Pipe()
-        # No daemon: those may have no children, and a run may read its batches in processes of its own.
-        process = context.Process(target=_work, args=(theirs, self.execute, self.store, self.folder))  # type: ignore[attr-defined]
-        process.start()
-        theirs.close()
-        self.workers.append(_Worker(process, ours))
+        with _ctrl_c_waits():  # a process that is half started would say so with a traceback
+            context = self.context or _forkserver()
+            ours, theirs = context.Pipe()
+            # No daemon: those may have no children, and a run may read its batches in processes of its own.
+            process = context.Process(target=_work, args=(theirs, self.execute, self.store, self.folder))  # type: ignore[attr-defined]
+            process.start()
+            theirs.close()
+            self.workers.append(_Worker(process, ours))
         return self.workers[-1]
 
     def _bury(self, worker: _Worker) -> str:
@@ -150,6 +152,23 @@ def _forkserver() -> BaseContext:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C counts when the block has ended. Python tells the main thread of it, whichever thread was told."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        before(*pressed[0])
 
 
 def _work(connection: Connection, execute: Any, store: Store, folder: str | None) -> None:
