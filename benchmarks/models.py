@@ -1,7 +1,8 @@
 """Training steps of models against those of the common framework, MMSA, in one run.
 
     pip install --no-deps MMSA easydict nvidia-ml-py3 pandas tqdm python-dateutil tzdata
-    python -m benchmarks.models [--only mult-unaligned tfn] [--lengths full mosi] [--rounds 3] [--threads 2] [--busy]
+    python -m benchmarks.models [--only mult-unaligned tfn] [--lengths full mosi] [--rounds 3] [--threads 2]
+                                [--busy] [--same-memory]
 
 Each implementation lives in a process of its own, so that its peak memory can be told; the processes take one step in
 turn, so that whatever else the machine does hits them alike. Both train by Adam on the same input at equal width, depth
@@ -9,6 +10,12 @@ and batch: MOSI's shape, of 768 + 5 + 20 features (for MISA token ids, and a BER
 sides). ``full``: every sequence has real frames up to the end. ``mosi``: lengths are drawn as those of MOSI's
 transcripts are distributed (``log n`` of mean 2.33 and deviation .62, cut to 50), 7.5 audio and 10 vision frames a
 word; MMSA pads to 50, 375 and 500, as its files do, and ours to the longest of the batch.
+
+``glomo`` and ``ags-smoe`` are not in MMSA, and their released code is not to be installed. Against them stands what a
+step of that code cannot do without: BERT-base, fine-tuned with Adam on texts padded to 50 tokens, and one linear layer.
+
+Our trainer keeps freed memory for the next step (`equipoise.training.memory`), and so does our side here, MMSA's only
+with ``--same-memory``.
 
 ``time`` is MMSA's seconds a step over ours, the median over rounds: CPU seconds where there is one thread, which other
 work on the machine hits little, else by the clock. ``--busy`` is for several threads on a machine that has other
@@ -27,6 +34,7 @@ import tempfile
 import time
 import types
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from multiprocessing import get_context
@@ -39,6 +47,8 @@ import torch
 from torch import Tensor
 
 from equipoise.core import Batch
+from equipoise.layers import TextEncoder
+from equipoise.training.memory import freed_memory_kept
 from equipoise.training.optimizers import make_optimizer
 
 DIMS = {"text": 768, "audio": 5, "vision": 20}
@@ -51,14 +61,15 @@ Inputs = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Pair:
-    """Ours and theirs, the same in size."""
+    """Ours and theirs, the same in size; theirs is BERT alone where there is no ``module``."""
 
     steps: PadTo
     batch: int
-    module: str
+    module: str | None
     cls: str
     ours: dict[str, Any]
     theirs: dict[str, Any]
+    bert: bool = False
 
 
 _MULT_OURS = {"hidden": 50, "heads": 10, "layers": 4, "kernel": 5}
@@ -83,7 +94,10 @@ PAIRS = {
         ALIGNED, 16, "MISA", "MISA", {"hidden": 128},
         {"use_bert": True, "use_finetune": True, "transformers": "bert", "rnncell": "lstm", "use_cmd_sim": True,
          "hidden_size": 128, "dropout": 0.2, "diff_weight": 0.1, "sim_weight": 0.3, "recon_weight": 1.0},
+        bert=True,
     ),
+    "glomo": Pair(ALIGNED, 32, None, "GLoMo", {}, {}, bert=True),
+    "ags-smoe": Pair(ALIGNED, 32, None, "AGSSMoE", {}, {}, bert=True),
 }  # fmt: skip
 
 
@@ -107,12 +121,10 @@ def ours(pair: Pair, given: Inputs) -> Callable[[], object]:
     encoder = None
     values = {m: x[:, : int(counts[m].max())] for m, x in values.items()}
     masks = {m: torch.arange(x.shape[1]) < counts[m].unsqueeze(1) for m, x in values.items()}
-    if pair.cls == "MISA":
-        from transformers import BertConfig, BertModel
-
-        encoder = _Bert(BertModel(BertConfig()))
+    if pair.bert:
+        encoder = TextEncoder(_random_bert())
         values["text"] = torch.randint(1000, 30000, masks["text"].shape)
-    model: Any = getattr(models, pair.cls)(dims=DIMS, text_encoder=encoder, **pair.ours)
+    model: Any = getattr(models, pair.cls)(dims=DIMS, text_encoder=encoder, **pair.ours).train()
     optimizer = make_optimizer(model, "adam")
     batch = Batch(values, masks, target, torch.arange(len(target)))
 
@@ -128,18 +140,9 @@ def ours(pair: Pair, given: Inputs) -> Callable[[], object]:
     return step
 
 
-class _Bert(torch.nn.Module):
-    def __init__(self, bert: Any) -> None:
-        super().__init__()
-        self.bert = bert
-        self.dim = 768
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        out: Tensor = self.bert(tokens, attention_mask=mask.long()).last_hidden_state
-        return out * mask.unsqueeze(-1)
-
-
 def theirs(pair: Pair, given: Inputs) -> Callable[[], object]:
+    if pair.module is None:
+        return bert_alone(given)
     module = mmsa(f"models.singleTask.{pair.module}")
     trainer = mmsa(f"trains.singleTask.{pair.module}") if pair.cls == "MISA" else None
     EasyDict: Any = importlib.import_module("easydict").EasyDict
@@ -156,7 +159,7 @@ def theirs(pair: Pair, given: Inputs) -> Callable[[], object]:
         text = torch.stack([ids * mask, mask, torch.zeros_like(mask)], dim=1).float()
     if pair.cls in ("TFN", "LMF"):  # its loader averages audio and vision over time before training
         audio, vision = audio.mean(dim=1, keepdim=True), vision.mean(dim=1, keepdim=True)
-    model = getattr(module, pair.module)(args)
+    model = getattr(module, pair.module)(args).train()
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad])
     losses = None if trainer is None else trainer.MISA(args)
 
@@ -168,6 +171,25 @@ def theirs(pair: Pair, given: Inputs) -> Callable[[], object]:
             loss = loss + args.diff_weight * losses.get_diff_loss() + args.sim_weight * losses.get_cmd_loss()
             loss = loss + args.recon_weight * losses.get_recon_loss()
         torch.autograd.backward(loss)
+        optimizer.step()
+
+    return step
+
+
+def bert_alone(given: Inputs) -> Callable[[], object]:
+    """The least that fine-tuning BERT-base takes on texts that are padded: no audio, no vision, no fusion."""
+    from transformers import BertConfig, BertModel
+
+    values, counts, target = given
+    tokens = torch.randint(1000, 30000, values["text"].shape[:2])
+    mask = (torch.arange(tokens.shape[1]) < counts["text"].unsqueeze(1)).long()
+    bert, head = BertModel(BertConfig(), add_pooling_layer=False), torch.nn.Linear(768, 1)
+    optimizer = torch.optim.Adam([*bert.parameters(), *head.parameters()])
+
+    def step() -> None:
+        optimizer.zero_grad()
+        first = bert(tokens * mask, attention_mask=mask).last_hidden_state[:, 0]
+        torch.autograd.backward((head(first).squeeze(-1) - target).abs().mean())
         optimizer.step()
 
     return step
@@ -199,15 +221,16 @@ def _random_bert() -> str:
     return folder
 
 
-def work(side: str, name: str, lengths: str, threads: int, busy: bool, pipe: Connection) -> None:
-    torch.set_num_threads(threads)
+def work(side: str, name: str, lengths: str, args: argparse.Namespace, pipe: Connection) -> None:
+    torch.set_num_threads(args.threads)
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = (ours if side == "ours" else theirs)(PAIRS[name], inputs(PAIRS[name], lengths))
-    clock = time.thread_time if busy else time.process_time if threads == 1 else time.perf_counter
-    while pipe.recv():
-        start = clock()
-        step()
-        pipe.send((clock() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, idle / 1024))
+    clock = time.thread_time if args.busy else time.process_time if args.threads == 1 else time.perf_counter
+    with freed_memory_kept() if side == "ours" or args.same_memory else nullcontext():
+        step = (ours if side == "ours" else theirs)(PAIRS[name], inputs(PAIRS[name], lengths))
+        while pipe.recv():
+            start = clock()
+            step()
+            pipe.send((clock() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, idle / 1024))
 
 
 def main() -> None:
@@ -217,6 +240,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="steps of each that count, after one that does not")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--busy", action="store_true", help="count the main thread's CPU seconds")
+    parser.add_argument("--same-memory", action="store_true", help="keep freed memory on MMSA's side too")
     args = parser.parse_args()
     if args.busy:
         os.environ["OMP_WAIT_POLICY"] = "passive"  # read by the processes below; a thread that spins seems to work
@@ -232,9 +256,7 @@ def main() -> None:
             pipes: dict[str, Connection] = {}
             for side in ("theirs", "ours"):
                 pipes[side], far = context.Pipe()
-                context.Process(
-                    target=work, args=(side, name, lengths, args.threads, args.busy, far), daemon=True
-                ).start()
+                context.Process(target=work, args=(side, name, lengths, args, far), daemon=True).start()
             found: dict[str, list[tuple[float, float, float]]] = {"theirs": [], "ours": []}
             for _ in range(args.rounds + 1):
                 for side, pipe in pipes.items():

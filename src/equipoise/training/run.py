@@ -21,6 +21,7 @@ from equipoise.training.foreign import SOURCE, is_foreign, keep_source
 from equipoise.training.kept_epochs import epoch_keeper
 from equipoise.training.log import TABLES
 from equipoise.training.loop import fit
+from equipoise.training.memory import freed_memory_kept
 from equipoise.training.prepare import (
     build_balancer,
     build_model,
@@ -69,6 +70,7 @@ class TrainedRun:
     modalities: tuple[str, ...]
 
 
+@freed_memory_kept()
 def run(
     config: RunConfig,
     out: str | Path,

@@ -1,0 +1,66 @@
+"""Freed memory is used again while a run trains, and handed back afterwards."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import platform
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from equipoise.training.memory import freed_memory_kept
+
+PAGES = 64 * 2**20 // resource.getpagesize()
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc: it has no mallopt")
+
+
+def _faults_of_a_block() -> int:
+    """Pages that the kernel hands out for 64 MiB, written and freed."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16 * 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+
+def _measure() -> dict[str, int]:
+    torch.set_num_threads(1)
+    _faults_of_a_block()
+    found = {"before": _faults_of_a_block(), "resident before": _resident()}
+    with freed_memory_kept():
+        _faults_of_a_block()
+        found |= {"inside": _faults_of_a_block(), "resident inside": _resident()}
+    return found | {"after": _faults_of_a_block(), "resident after": _resident()}
+
+
+@glibc
+def test_a_block_is_used_again_inside_and_handed_back_at_the_end() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:  # what this process has freed before would count
+        found = pool.apply(_measure)
+    for when in ("before", "after"):
+        assert found[when] >= PAGES // 512, found  # one fault a page, or one for 512 where pages are huge
+    assert found["inside"] <= PAGES // 1000, found
+    assert found["resident inside"] - found["resident before"] >= PAGES * 0.9, found
+    assert found["resident after"] - found["resident before"] <= PAGES * 0.1, found
+
+
+@glibc
+def test_an_error_inside_passes_and_hands_memory_back_too() -> None:
+    with pytest.raises(KeyError, match="lost"), freed_memory_kept():
+        raise KeyError("lost")
+    _faults_of_a_block()
+    assert _faults_of_a_block() >= PAGES // 512
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def musl(_: None) -> object:
+        return object()
+
+    monkeypatch.setattr(ctypes, "CDLL", musl)
+    with freed_memory_kept():
+        assert torch.ones(3).sum() == 3
