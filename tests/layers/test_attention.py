@@ -9,6 +9,12 @@ from torch import Tensor
 from equipoise.layers import CrossAttention, Sequence
 
 
+@pytest.fixture(autouse=True, params=["written out", "fused"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of computing it, whatever the lengths."""
+    monkeypatch.setattr("equipoise.layers.attention._SHORT", 10**9 if request.param == "written out" else -1)
+
+
 def _streams(dtype: torch.dtype = torch.float64) -> tuple[Sequence, Sequence]:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(3, 4, 6, generator=generator, dtype=dtype)
@@ -41,6 +47,28 @@ def test_it_equals_attention_written_out(heads: int) -> None:
     query, source = _streams()
     attention = CrossAttention(6, heads).double()
     torch.testing.assert_close(attention(query, source), _by_loops(attention, query, source))
+
+
+def test_short_streams_are_written_out_and_long_ones_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    attention = CrossAttention(8, 2)
+    for steps, seen in ((150, "aten::_softmax"), (170, "flash_attention")):
+        stream = Sequence(torch.randn(1, steps, 8), torch.ones(1, steps, dtype=torch.bool))
+        with torch.profiler.profile() as profile:
+            attention(stream, stream)
+        assert any(seen in event.key for event in profile.key_averages()), seen
+
+
+def test_gradients_are_those_of_attention_written_out() -> None:
+    query, source = _streams()
+    attention = CrossAttention(6, 2).double()
+    found = []
+    for compute in (attention, lambda q, s: _by_loops(attention, q, s)):
+        given = query.values.clone().requires_grad_(), source.values.clone().requires_grad_()
+        out = compute(Sequence(given[0], query.mask), Sequence(given[1], source.mask))
+        found.append(torch.autograd.grad(out.square().sum(), (*given, *attention.parameters())))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("rubbish", [1e6, float("inf"), float("nan")])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise.layers.sequence import Sequence
 
 _WIDTH = 16  # heads are filled up with zeros to a multiple: the fused kernel then takes .6 of its time for 5 or 10
+_SHORT = 25_000  # scores a head below which writing them out takes a processor less time than the fused kernel
 
 
 class CrossAttention(nn.Module):
@@ -17,8 +19,8 @@ class CrossAttention(nn.Module):
     stream to itself is ``attention(x, x)``. Projections to query, key and value carry no bias.
 
     Dropout drops a frame of the source from a head for all queries at once. Each weight is dropped as often as with
-    dropout on the weights themselves, and its mean is the same; but the weights are never written out, as they would
-    be otherwise on a processor: on 500 frames over 375 that takes four times as long.
+    dropout on the weights themselves, and its mean is the same; but no mask of dropout is as large as the weights, and
+    those of long streams are never written out: on 500 frames over 375 that would take four times as long.
 
     Args:
         dim: width d of both streams
@@ -50,10 +52,23 @@ class CrossAttention(nn.Module):
             values = values * F.dropout(values.new_ones(*values.shape[:3], 1), self.dropout)
         width = values.shape[-1]
         queries, keys, values = (F.pad(x, (0, -width % _WIDTH)) for x in (queries, keys, values))
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, scale=width**-0.5)
+        attend = _written_out if queries.is_cpu and queries.shape[2] * keys.shape[2] <= _SHORT else _fused
+        mixed = attend(queries, keys, values, allowed, width**-0.5)
         out: Tensor = self.out(mixed[..., :width].transpose(1, 2).flatten(2))
         return out.masked_fill(~some.unsqueeze(-1), 0)
 
     def _split(self, *streams: Tensor) -> list[Tensor]:
         """``[B, T, d]`` each to ``[B, heads, T, d / heads]``."""
         return [x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in streams]
+
+
+def _fused(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, scale: float) -> Tensor:
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, scale=scale)
+
+
+def _written_out(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, scale: float) -> Tensor:
+    """The same, ``[B, heads, T, w]`` over ``[B, heads, S, w]``, with all weights ``[B * heads, T, S]`` in memory."""
+    rows, heads = queries.shape[:2]
+    hidden = torch.where(allowed, 0.0, -torch.inf).to(queries.dtype).expand(rows, heads, 1, -1).flatten(0, 1)
+    scores = torch.baddbmm(hidden, queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), alpha=scale)
+    return torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1)).view(queries.shape)
