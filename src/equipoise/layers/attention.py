@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equipoise.layers.sequence import Sequence
+from equipoise.layers.dropout import Dropout
+from equipoise.layers.sequence import Sequence, all_real
 
 _WIDTH = 16  # heads are filled up with zeros to a multiple: the fused kernel then takes .6 of its time for 5 or 10
 _SHORT = 25_000  # scores a head below which writing them out takes a processor less time than the fused kernel
@@ -33,7 +34,7 @@ class CrossAttention(nn.Module):
         if heads < 1 or dim % heads:
             raise ValueError(f"Parameter `heads` should divide the width {dim}. Found `heads = {heads}`.")
         self.heads = heads
-        self.dropout = dropout
+        self.drop = Dropout(dropout)
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
@@ -45,30 +46,35 @@ class CrossAttention(nn.Module):
         queries, keys, values = self._split(
             self.query(query.values), self.key(source.values), self.value(source.values)
         )
+        real = all_real(source.mask)
         some = source.mask.any(dim=1, keepdim=True)
         # A softmax over no key at all is 0/0: such rows may look everywhere, and their output is dropped below.
-        allowed = (source.mask | ~some)[:, None, None, :]
-        if self.dropout and self.training:
-            values = values * F.dropout(values.new_ones(*values.shape[:3], 1), self.dropout)
+        allowed = None if real else (source.mask | ~some)[:, None, None, :]
+        if self.drop.p and self.training:
+            values = values * self.drop(values.new_ones(*values.shape[:3], 1))
         width = values.shape[-1]
         queries, keys, values = (F.pad(x, (0, -width % _WIDTH)) for x in (queries, keys, values))
         attend = _written_out if queries.is_cpu and queries.shape[2] * keys.shape[2] <= _SHORT else _fused
         mixed = attend(queries, keys, values, allowed, width**-0.5)
         out: Tensor = self.out(mixed[..., :width].transpose(1, 2).flatten(2))
-        return out.masked_fill(~some.unsqueeze(-1), 0)
+        return out if real else out.masked_fill(~some.unsqueeze(-1), 0)
 
     def _split(self, *streams: Tensor) -> list[Tensor]:
         """``[B, T, d]`` each to ``[B, heads, T, d / heads]``."""
         return [x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in streams]
 
 
-def _fused(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, scale: float) -> Tensor:
+def _fused(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | None, scale: float) -> Tensor:
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, scale=scale)
 
 
-def _written_out(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, scale: float) -> Tensor:
+def _written_out(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | None, scale: float) -> Tensor:
     """The same, ``[B, heads, T, w]`` over ``[B, heads, S, w]``, with all weights ``[B * heads, T, S]`` in memory."""
     rows, heads = queries.shape[:2]
-    hidden = torch.where(allowed, 0.0, -torch.inf).to(queries.dtype).expand(rows, heads, 1, -1).flatten(0, 1)
-    scores = torch.baddbmm(hidden, queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), alpha=scale)
+    queries_, keys_ = queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)
+    if allowed is None:
+        scores = torch.bmm(queries_ * scale, keys_)
+    else:
+        hidden = torch.where(allowed, 0.0, -torch.inf).to(queries.dtype).expand(rows, heads, 1, -1).flatten(0, 1)
+        scores = torch.baddbmm(hidden, queries_, keys_, alpha=scale)
     return torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1)).view(queries.shape)

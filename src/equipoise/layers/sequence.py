@@ -20,7 +20,14 @@ class Sequence(NamedTuple):
 
     def cleared(self) -> Sequence:
         """The same sequence with zeros in its padded frames, whatever stood there (NaN included)."""
+        if all_real(self.mask):
+            return self
         return Sequence(torch.where(self.mask.unsqueeze(-1), self.values, 0), self.mask)
+
+
+def all_real(mask: Tensor) -> bool:
+    """Whether ``mask`` hides nothing, asked where the answer is at hand: on a processor, and not while compiling."""
+    return mask.is_cpu and not torch.compiler.is_compiling() and bool(mask.all())
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
