@@ -2,9 +2,9 @@
 
     python -m benchmarks.attention
 
-One thread, CPU seconds, the least of four: the fused kernel forward and backward on each pair of lengths that a step
-of ``mult-unaligned`` in `benchmarks.models` meets (batch 16, 10 heads filled up to 16 wide, 4 layers), counted as often
-as the step does. A score is one query over one key in one head. Below stands what a score cannot do without: the seven
+One thread, CPU seconds, the least of four: attention forward and backward on each pair of lengths that a step of
+``mult-unaligned`` in `benchmarks.models` meets (batch 16, 10 heads filled up to 16 wide, 4 layers), counted as often as
+the step does. A score is one query over one key in one head. Below stands what a score cannot do without: the seven
 products of two and five, at the machine's own rate for a matrix product, and the exponential, taken twice.
 """
 
@@ -15,7 +15,9 @@ from collections import Counter
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
+
+from equipoise.layers.attention import attend
+from equipoise.training.memory import freed_memory_kept
 
 BATCH, HEADS, WIDTH, LAYERS = 16, 10, 16, 4
 LENGTHS = (50, 375, 500)
@@ -42,16 +44,17 @@ def seconds(run: Callable[[], object]) -> float:
 
 def attention(queries: int, keys: int) -> float:
     q, k, v = (torch.randn(BATCH, HEADS, steps, WIDTH, requires_grad=True) for steps in (queries, keys, keys))
-    mask, gradient = torch.ones(BATCH, 1, 1, keys, dtype=torch.bool), torch.randn(BATCH, HEADS, queries, WIDTH)
-    return seconds(lambda: torch.autograd.backward(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), gradient))
+    gradient = torch.randn(BATCH, HEADS, queries, WIDTH)
+    return seconds(lambda: torch.autograd.backward(attend(q, k, v, None, WIDTH**-0.5), gradient))
 
 
 def main() -> None:
     torch.set_num_threads(1)
     scores = total = 0.0
-    for (queries, keys), count in calls().items():
-        scores += count * BATCH * HEADS * queries * keys
-        total += count * attention(queries, keys)
+    with freed_memory_kept():
+        for (queries, keys), count in calls().items():
+            scores += count * BATCH * HEADS * queries * keys
+            total += count * attention(queries, keys)
     square = torch.randn(512, 512)
     rate = 2 * 512**3 / seconds(lambda: square @ square)
     values = torch.randn(2**22)

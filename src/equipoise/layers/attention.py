@@ -54,7 +54,6 @@ class CrossAttention(nn.Module):
             values = values * self.drop(values.new_ones(*values.shape[:3], 1))
         width = values.shape[-1]
         queries, keys, values = (F.pad(x, (0, -width % _WIDTH)) for x in (queries, keys, values))
-        attend = _written_out if queries.is_cpu and queries.shape[2] * keys.shape[2] <= _SHORT else _fused
         mixed = attend(queries, keys, values, allowed, width**-0.5)
         out: Tensor = self.out(mixed[..., :width].transpose(1, 2).flatten(2))
         return out if real else out.masked_fill(~some.unsqueeze(-1), 0)
@@ -64,17 +63,26 @@ class CrossAttention(nn.Module):
         return [x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in streams]
 
 
-def _fused(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | None, scale: float) -> Tensor:
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, scale=scale)
+def attend(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | None, scale: float) -> Tensor:
+    """Softmax attention, by the fused kernel or, on a processor and for short streams, with its weights in memory.
 
+    Args:
+        queries: ``[B, heads, T, w]``
+        keys: ``[B, heads, S, w]``
+        values: ``[B, heads, S, w]``
+        allowed: ``[B, 1, 1, S]`` bool, True = a key that may be looked at, at least one a sample; None for all
+        scale: of the scores, before the softmax
 
-def _written_out(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | None, scale: float) -> Tensor:
-    """The same, ``[B, heads, T, w]`` over ``[B, heads, S, w]``, with all weights ``[B * heads, T, S]`` in memory."""
+    Returns:
+        ``[B, heads, T, w]``
+    """
+    if not queries.is_cpu or queries.shape[2] * keys.shape[2] > _SHORT:
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, scale=scale)
     rows, heads = queries.shape[:2]
-    queries_, keys_ = queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)
+    q, k = queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)
     if allowed is None:
-        scores = torch.bmm(queries_ * scale, keys_)
+        scores = torch.bmm(q * scale, k)
     else:
-        hidden = torch.where(allowed, 0.0, -torch.inf).to(queries.dtype).expand(rows, heads, 1, -1).flatten(0, 1)
-        scores = torch.baddbmm(hidden, queries_, keys_, alpha=scale)
+        hidden = torch.where(allowed, 0.0, -torch.inf).to(q.dtype).expand(rows, heads, 1, -1).flatten(0, 1)
+        scores = torch.baddbmm(hidden, q, k, alpha=scale)
     return torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1)).view(queries.shape)
