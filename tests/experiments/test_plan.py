@@ -19,13 +19,6 @@ from equipoise.experiments.trial import estimate_seconds
 from equipoise.training.config import make_config
 
 
-@pytest.fixture(scope="module", name="data")
-def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "small"
-    synthetic(path, n=60, seed=3)
-    return path
-
-
 def planned(data: Path, **values: Any) -> list[Cell]:
     small = {"model.hidden": 4, "model.encoder": "mean"}
     start: dict[str, Any] = {"datasets": {"small": str(data)}, "models": {"LateFusion": small}}

@@ -11,14 +11,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.experiments.landscape import SMALL, WIDE, scored, studies, tuned, tuned_grid
-from tests.experiments.postgres_server import PASSWORD, QUOTED, Server, missing, server
+from tests.experiments.postgres_server import PASSWORD, QUOTED, Server, missing
 
-from equipoise.data import synthetic
 from equipoise.experiments.store import Store
 from equipoise.experiments.study import Study
 from equipoise.experiments.trial_database import TrialDatabase
@@ -26,19 +24,6 @@ from equipoise.experiments.tuner import Tuner
 
 pytest.importorskip("psycopg", reason='needs `pip install "equipoise[postgres]"`')
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
-
-
-@pytest.fixture(scope="module", name="data")
-def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "small"
-    synthetic(path, n=60, seed=3)
-    return path
-
-
-@pytest.fixture(scope="module", name="running")
-def _running() -> Iterator[Server]:
-    with server() as found:
-        yield found
 
 
 @pytest.fixture(name="database")

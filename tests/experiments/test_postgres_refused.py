@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.experiments.landscape import studies, tuned_grid
-from tests.experiments.postgres_server import PASSWORD, QUOTED, Server, missing, server
+from tests.experiments.postgres_server import PASSWORD, QUOTED, Server, missing
 
 from equipoise.cli.main import main
-from equipoise.data import synthetic
 
 pytest.importorskip("psycopg", reason='needs `pip install "equipoise[postgres]"`')
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
-
-
-@pytest.fixture(scope="module", name="data")
-def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "small"
-    synthetic(path, n=60, seed=3)
-    return path
-
-
-@pytest.fixture(scope="module", name="running")
-def _running() -> Iterator[Server]:
-    with server() as found:
-        yield found
 
 
 @pytest.mark.parametrize(

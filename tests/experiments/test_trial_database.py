@@ -12,19 +12,11 @@ import pytest
 from tests.experiments.landscape import WIDE, scored, studies, tuned
 from tests.experiments.stub_work import Stub, noted, square
 
-from equipoise.data import synthetic
 from equipoise.experiments.pool import Asked, run_cells
 from equipoise.experiments.store import Store
 from equipoise.experiments.trial_database import with_driver
 from equipoise.experiments.tuner import Tuner
 from equipoise.experiments.tuning import shown
-
-
-@pytest.fixture(scope="module", name="data")
-def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "small"
-    synthetic(path, n=60, seed=3)
-    return path
 
 
 def numbers(file: Path) -> list[str]:

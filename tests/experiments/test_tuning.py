@@ -13,7 +13,7 @@ import optuna
 import pytest
 from tests.experiments.landscape import SMALL, WIDE, scored, studies, tuned
 
-from equipoise.data import load, synthetic
+from equipoise.data import load
 from equipoise.experiments.cell import Cell
 from equipoise.experiments.collect import collect_rows
 from equipoise.experiments.grid import make_grid
@@ -26,13 +26,6 @@ from equipoise.experiments.tuner import Tuner
 from equipoise.experiments.tuning import make_tuning
 from equipoise.training.config import make_config
 from equipoise.training.run import run
-
-
-@pytest.fixture(scope="module", name="data")
-def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "small"
-    synthetic(path, n=60, seed=3)
-    return path
 
 
 def test_every_method_and_control_gets_the_same_number_of_trials_and_rows_say_it(data: Path, tmp_path: Path) -> None:
