@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("name", choices=list(TASKS))
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--only", nargs="+", help="rows, by the start of their labels")
+    parser.add_argument("--only", nargs="+", help="rows, by the start of their labels; the base is always one")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--cost", action="store_true", help="measure the cost instead")
     args = parser.parse_args()
@@ -49,7 +49,7 @@ def main() -> None:
     for name in MODELS:
         rows |= NARROWED.get(name, {name: {} if name == BASE else {"model": {"name": name}}})
     rows |= {f"{name} + AGS": rows[name] | AGS for name in PLUGGED}
-    chosen = [label for label in rows if label.startswith(tuple(args.only or rows))]
+    chosen = [label for label in rows if label == BASE or label.startswith(tuple(args.only or rows))]
     if args.cost:
         for label in chosen:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
