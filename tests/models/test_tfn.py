@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from tests.models.builders import DIMS, make_batch
 from tests.models.learning import DATA_DIMS, epoch_losses, few_utterances
-from torch import Tensor
+from torch import Tensor, nn
 
 from equipoise.models import TFN
 from equipoise.models.tfn import outer_product
@@ -20,7 +21,7 @@ def _tfn(**given: Any) -> Any:
     return TFN(**{"dims": DIMS, "hidden": 2, "text_hidden": 3, "fusion_hidden": 5, **given}).double().eval()
 
 
-def _size(model: TFN) -> int:
+def _size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
@@ -141,3 +142,24 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
         lambda: TFN(dims=DATA_DIMS, hidden=4, text_hidden=4, fusion_hidden=8, dropout=0.0, output_range=(-3, 3)), data
     )
     assert losses[-1] < losses[0]
+
+
+def test_what_glomos_table_5_counts_as_tfn_and_c_mib_is_c_mibs_released_code() -> None:
+    # Both with GLoMo's own widths of MOSI, 74 and 47, and BERT-base without its pooling layer.
+    bert = 108_891_648
+
+    def frame(width: int) -> list[nn.Module]:
+        block = nn.TransformerEncoderLayer(width, 5, 4 * width, batch_first=True)
+        stack = nn.TransformerEncoder(block, 3, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        convolutions = [nn.Conv1d(features, width, 3, bias=False) for features in (768, 74, 47)]
+        return [*convolutions, stack, copy.deepcopy(stack)]
+
+    def bottleneck(width: int) -> list[nn.Module]:
+        return [nn.Linear(width, 1024), nn.Linear(1024, width), nn.Linear(1024, width), nn.Linear(width, 1)]
+
+    with torch.device("meta"):
+        tensor = [nn.Linear(101**3, 50), nn.Linear(50, 50), nn.Linear(50, 100), nn.Linear(100, 1)]
+        tfn = nn.ModuleList([*frame(100), *tensor])
+        c_mib = nn.ModuleList([*frame(50), nn.Linear(150, 50), *(part for _ in range(4) for part in bottleneck(50))])
+    assert bert + _size(tfn) == 161_409_399
+    assert bert + _size(c_mib) == 109_835_748
