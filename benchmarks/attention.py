@@ -17,7 +17,6 @@ from collections.abc import Callable
 import torch
 
 from equipoise.layers.attention import attend
-from equipoise.training.memory import freed_memory_kept
 
 BATCH, HEADS, WIDTH, LAYERS = 16, 10, 16, 4
 LENGTHS = (50, 375, 500)
@@ -51,10 +50,9 @@ def attention(queries: int, keys: int) -> float:
 def main() -> None:
     torch.set_num_threads(1)
     scores = total = 0.0
-    with freed_memory_kept():
-        for (queries, keys), count in calls().items():
-            scores += count * BATCH * HEADS * queries * keys
-            total += count * attention(queries, keys)
+    for (queries, keys), count in calls().items():
+        scores += count * BATCH * HEADS * queries * keys
+        total += count * attention(queries, keys)
     square = torch.randn(512, 512)
     rate = 2 * 512**3 / seconds(lambda: square @ square)
     values = torch.randn(2**22)

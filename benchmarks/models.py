@@ -1,8 +1,7 @@
 """Training steps of models against those of the common framework, MMSA, in one run.
 
     pip install --no-deps MMSA easydict nvidia-ml-py3 pandas tqdm python-dateutil tzdata
-    python -m benchmarks.models [--only mult-unaligned tfn] [--lengths full mosi] [--rounds 3] [--threads 2]
-                                [--busy] [--same-memory]
+    python -m benchmarks.models [--only mult-unaligned tfn] [--lengths full mosi] [--rounds 3] [--threads 2] [--busy]
 
 Each implementation lives in a process of its own, so that its peak memory can be told; the processes take one step in
 turn, so that whatever else the machine does hits them alike. Both train by Adam on the same input at equal width, depth
@@ -13,9 +12,6 @@ word; MMSA pads to 50, 375 and 500, as its files do, and ours to the longest of 
 
 ``glomo`` and ``ags-smoe`` are not in MMSA, and their released code is not to be installed. Against them stands what a
 step of that code cannot do without: BERT-base, fine-tuned with Adam on texts padded to 50 tokens, and one linear layer.
-
-Our trainer keeps freed memory for the next step (`equipoise.training.memory`), and so does our side here, MMSA's only
-with ``--same-memory``.
 
 ``time`` is MMSA's seconds a step over ours, the median over rounds: CPU seconds where there is one thread, which other
 work on the machine hits little, else by the clock. ``--busy`` is for several threads on a machine that has other
@@ -225,7 +221,7 @@ def work(side: str, name: str, lengths: str, args: argparse.Namespace, pipe: Con
     torch.set_num_threads(args.threads)
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clock = time.thread_time if args.busy else time.process_time if args.threads == 1 else time.perf_counter
-    with freed_memory_kept() if side == "ours" or args.same_memory else nullcontext():
+    with freed_memory_kept() if side == "ours" else nullcontext():  # as our training does
         step = (ours if side == "ours" else theirs)(PAIRS[name], inputs(PAIRS[name], lengths))
         while pipe.recv():
             start = clock()
@@ -240,7 +236,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="steps of each that count, after one that does not")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--busy", action="store_true", help="count the main thread's CPU seconds")
-    parser.add_argument("--same-memory", action="store_true", help="keep freed memory on MMSA's side too")
     args = parser.parse_args()
     if args.busy:
         os.environ["OMP_WAIT_POLICY"] = "passive"  # read by the processes below; a thread that spins seems to work

@@ -7,28 +7,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_ONE_GIB, _NEVER = 2**30, -1
-_MMAP_USUAL, _TRIM_USUAL = 2**25, 2**26  # where glibc's own thresholds end once large blocks have been freed
+_NEVER, _MMAP_USUAL, _TRIM_USUAL = (
+    -1,
+    2**25,
+    2**26,
+)  # where glibc's own end up
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Blocks below 1 GiB that are freed inside go back to the process, and to the operating system at the end.
+    """What is freed inside, in blocks below 32 MiB, goes back to the operating system at the end and not before.
 
-    glibc maps every block above 32 MiB anew, such as the gradient of a wide layer, and the kernel then clears it page
-    by page: three tenths of TFN's step. Without glibc (macOS, Windows, musl) nothing happens. An allocator that is
-    preloaded, such as jemalloc, has rules of its own and is not touched.
+    glibc would hand back whatever lies free at the end of its heap as soon as that is large, which after each step it
+    is, and the kernel would clear it anew page by page. Larger blocks are mapped and handed back one by one, as ever:
+    on the heap, aligned as torch asks for them, they might not fit where others were. Without glibc (macOS, Windows,
+    musl) nothing happens, and an allocator that is preloaded, such as jemalloc, has rules of its own.
     """
     libc = _glibc()
     if libc is None:
         yield
         return
-    libc.mallopt(_MMAP_THRESHOLD, _ONE_GIB)
+    libc.mallopt(_MMAP_THRESHOLD, _MMAP_USUAL)
     libc.mallopt(_TRIM_THRESHOLD, _NEVER)
     try:
         yield
     finally:
-        libc.mallopt(_MMAP_THRESHOLD, _MMAP_USUAL)
         libc.mallopt(_TRIM_THRESHOLD, _TRIM_USUAL)
         libc.malloc_trim(0)
 
