@@ -2,6 +2,7 @@
 
     pip install --no-deps MMSA easydict nvidia-ml-py3 pandas tqdm python-dateutil tzdata
     python -m benchmarks.models [--only mult-unaligned tfn] [--lengths full mosi] [--rounds 3] [--threads 2] [--busy]
+        [--give-back]
 
 Each implementation lives in a process of its own, so that its peak memory can be told; the processes take one step in
 turn, so that whatever else the machine does hits them alike. Both train by Adam on the same input at equal width, depth
@@ -17,6 +18,7 @@ step of that code cannot do without: BERT-base, fine-tuned with Adam on texts pa
 work on the machine hits little, else by the clock. ``--busy`` is for several threads on a machine that has other
 work: CPU seconds of the main thread, which sleeps while it waits for the others. That leaves the waiting out, so it
 flatters what splits unevenly. ``memory`` is our peak over theirs, both with Python and torch in it, ``net`` without.
+``--give-back`` is without `equipoise.training.memory`: what a step frees goes back to the system.
 """
 
 from __future__ import annotations
@@ -218,10 +220,11 @@ def _random_bert() -> str:
 
 
 def work(side: str, name: str, lengths: str, args: argparse.Namespace, pipe: Connection) -> None:
-    torch.set_num_threads(args.threads)
+    if args.threads != torch.get_num_threads():  # once set, MKL is slow at small products in a parallel loop
+        torch.set_num_threads(args.threads)
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clock = time.thread_time if args.busy else time.process_time if args.threads == 1 else time.perf_counter
-    with freed_memory_kept() if side == "ours" else nullcontext():  # as our training does
+    with freed_memory_kept() if side == "ours" and not args.give_back else nullcontext():  # as our training does
         step = (ours if side == "ours" else theirs)(PAIRS[name], inputs(PAIRS[name], lengths))
         while pipe.recv():
             start = clock()
@@ -236,6 +239,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="steps of each that count, after one that does not")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--busy", action="store_true", help="count the main thread's CPU seconds")
+    parser.add_argument("--give-back", action="store_true", help="let ours return freed memory to the system")
     args = parser.parse_args()
     if args.busy:
         os.environ["OMP_WAIT_POLICY"] = "passive"  # read by the processes below; a thread that spins seems to work

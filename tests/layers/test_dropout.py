@@ -52,3 +52,13 @@ def test_a_number_of_entries_that_no_draw_divides() -> None:
     out = Dropout(0.5)(torch.ones(3, 3, 1))
     assert out.shape == (3, 3, 1)
     assert set(out.unique().tolist()) <= {0.0, 2.0}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_every_dtype_drops_the_same_entries_and_scales_the_others(dtype: torch.dtype) -> None:
+    outs = []
+    for each in (torch.float64, dtype):
+        torch.manual_seed(0)
+        outs.append(Dropout(0.3)(torch.ones(100_000, dtype=each)))
+    assert torch.equal(outs[0] != 0, outs[1] != 0)
+    assert set(outs[1].unique().tolist()) == {0.0, torch.tensor(1.0, dtype=dtype).div(0.7).item()}

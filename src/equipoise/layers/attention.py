@@ -53,7 +53,8 @@ class CrossAttention(nn.Module):
         if self.drop.p and self.training:
             values = values * self.drop(values.new_ones(*values.shape[:3], 1))
         width = values.shape[-1]
-        queries, keys, values = (F.pad(x, (0, -width % _WIDTH)) for x in (queries, keys, values))
+        if width % _WIDTH:
+            queries, keys, values = (F.pad(x, (0, -width % _WIDTH)) for x in (queries, keys, values))
         mixed = attend(queries, keys, values, allowed, width**-0.5)
         out: Tensor = self.out(mixed[..., :width].transpose(1, 2).flatten(2))
         return out if real else out.masked_fill(~some.unsqueeze(-1), 0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core import Batch, Modalities
-from equipoise.layers import Sequence, masked_mean, positions
+from equipoise.layers import Dropout, Sequence, masked_mean, positions
 from equipoise.models._crossmodal import Transformer
 from equipoise.models._inputs import check_stage, checked_dims, make_normaliser, sequences, squeezed, with_text_encoder
 from equipoise.models.output import Output
@@ -165,11 +165,11 @@ class _Convolution(nn.Module):
 
     def __init__(self, dim: int, hidden: int, kernel: int, dropout: float) -> None:
         super().__init__()
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.conv = nn.Conv1d(dim, hidden, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Sequence) -> Sequence:
-        values: Tensor = self.conv(self.drop(x.cleared().values).transpose(1, 2)).transpose(1, 2)
+        values: Tensor = self.conv(self.drop(x.cleared().values).transpose(1, 2)).transpose(1, 2).contiguous()
         values = values + positions(values.shape[1], values.shape[2], values.device).to(values.dtype)
         return Sequence(values, x.mask).cleared()
 

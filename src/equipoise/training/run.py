@@ -101,7 +101,7 @@ def run(
     written = out / (TEST if split == "test" else VALID)
     if split == "valid" and config.protocol != "honest":
         raise ValueError(f"`split = 'valid'` reads no test split. Found `protocol = {config.protocol!r}`, which does.")
-    if config.threads is not None:
+    if config.threads not in (None, torch.get_num_threads()):  # once set, MKL is slow at small products in a loop
         torch.set_num_threads(config.threads)
     accelerator = make_accelerator(config.train.precision)
     if resume:
