@@ -15,6 +15,13 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("equipoise.layers.attention._SHORT", 10**9 if request.param == "written out" else -1)
 
 
+@pytest.fixture(autouse=True, params=["filled up", "masked"])
+def hiding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of hiding keys, whatever the width: no head is narrow where every width is a multiple."""
+    if request.param == "masked":
+        monkeypatch.setattr("equipoise.layers.attention._WIDTH", 1)
+
+
 def _streams(dtype: torch.dtype = torch.float64) -> tuple[Sequence, Sequence]:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(3, 4, 6, generator=generator, dtype=dtype)
@@ -102,6 +109,19 @@ def test_a_source_without_frames_gives_zeros_and_finite_gradients() -> None:
     assert values.grad is not None
     assert bool((values.grad[1] == 0).all())
     assert all(bool(p.grad.isfinite().all()) for p in attention.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_single_key_has_all_the_weight_however_low_its_score(dtype: torch.dtype) -> None:
+    query, source = _streams(dtype)
+    attention = CrossAttention(6, 2).to(dtype)
+    with torch.no_grad():
+        attention.query.weight.copy_(torch.eye(6))
+        attention.key.weight.copy_(-1e6 * torch.eye(6))
+    query, source = (Sequence(x.values.abs() + 1, x.mask) for x in (query, source))
+    single = Sequence(source.values, torch.arange(5).expand(3, 5) == 2)
+    expected = attention.out(attention.value(source.values[:, 2:3])).expand(3, 4, 6)
+    torch.testing.assert_close(attention(query, single), expected)
 
 
 def test_no_source_at_all_gives_zero_gradients() -> None:
